@@ -1,0 +1,56 @@
+//! All automation of the repository, in Rust: `cargo xtask <task>`.
+//!
+//! - [`setup`]: what the machine must have, and the environment in which cargo runs
+//! - [`tasks`]: the tasks themselves, as lists of steps
+//! - [`steps`]: how a step is announced, timed and reported
+//! - [`tidy`]: checks of the repository's own rules that no other tool knows
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+mod setup;
+mod steps;
+mod tasks;
+mod tidy;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, development cluster, tests and checks")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install the system packages that the build needs (Debian: through apt-get)
+    Setup,
+    /// Set up, build, and run a three-node cluster of processes until Ctrl-C
+    Dev {
+        /// Passed on to `quorate dev`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Set up, build, and run every test of the workspace
+    Test,
+    /// Check everything that can be checked without running tests; writes nothing
+    Verify,
+    /// Write what `verify` would complain about and a machine can mend
+    Fix,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Setup => tasks::set_up(),
+        Task::Dev { arguments } => tasks::dev(&arguments),
+        Task::Test => tasks::test(),
+        Task::Verify => tasks::verify(),
+        Task::Fix => tasks::fix(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nxtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
