@@ -1,0 +1,161 @@
+//! What is proposed to a group. The first byte of every command is its tag; tags are never reused.
+//!
+//! | tag | command |
+//! |---|---|
+//! | 1 | [`PartitionCommand::Append`]: time in ms, `u64` little-endian, then the record batch as it is |
+//! | 128 | [`MetaCommand`] in the first version of its encoding |
+//!
+//! Partition commands have tags below 128, metadata commands have the others.
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::ids::NodeId;
+use crate::limits::{BATCH_BYTES_MAX, META_COMMAND_BYTES_MAX};
+use crate::meta::Retention;
+use crate::names::TopicName;
+
+const TAG_APPEND: u8 = 1;
+const TAG_META: u8 = 128;
+
+/// Bytes in front of the batch in an encoded [`PartitionCommand::Append`].
+pub const APPEND_PREFIX_BYTES: usize = 9;
+
+/// Any command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// For a partition's group.
+    Partition(PartitionCommand),
+    /// For the metadata group.
+    Meta(MetaCommand),
+}
+
+/// A command for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartitionCommand {
+    /// Append a record batch.
+    Append {
+        /// The leader's wall clock when it proposed the command.
+        time_ms: u64,
+        /// The batch, checked at the front door.
+        batch: Bytes,
+    },
+}
+
+/// A command for the metadata group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MetaCommand {
+    /// A node says where it is. Repeated at every start.
+    RegisterNode {
+        /// The node.
+        node: NodeId,
+        /// Where clients reach it, as `host:port`.
+        client_address: String,
+        /// Where other nodes reach it, as `host:port`.
+        peer_address: String,
+        /// Identity of its data folder, drawn once: a node never comes back with another one.
+        store_id: u64,
+    },
+    /// Create a topic and place its partitions.
+    CreateTopic {
+        /// The leader's wall clock when it proposed the command.
+        time_ms: u64,
+        /// Chosen by the caller; a repeated create with the same id answers with the topic that the first
+        /// one made. Empty: none.
+        request_id: String,
+        /// The topic's name.
+        name: TopicName,
+        /// Number of partitions.
+        partitions: u32,
+        /// Replicas of each partition; `None`: 3 where there are 3 nodes, else 1.
+        replication_factor: Option<u32>,
+        /// What may be removed from the head of the log.
+        retention: Retention,
+        /// Largest message.
+        max_message_bytes: u64,
+        /// Free text for people and programs.
+        labels: BTreeMap<String, String>,
+    },
+    /// Change what can change about a topic. `None` leaves a field as it is.
+    UpdateTopic {
+        /// The topic.
+        name: TopicName,
+        /// If given, the update fails unless it is the topic's current one.
+        etag: Option<u64>,
+        /// What may be removed from the head of the log.
+        retention: Option<Retention>,
+        /// Largest message.
+        max_message_bytes: Option<u64>,
+        /// All labels; replaces those there are.
+        labels: Option<BTreeMap<String, String>>,
+    },
+    /// Delete a topic and its records.
+    DeleteTopic {
+        /// The topic.
+        name: TopicName,
+    },
+}
+
+impl Command {
+    /// The command as it stands in the log.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Command::Partition(command) => command.encode(),
+            Command::Meta(command) => command.encode(),
+        }
+    }
+
+    /// Reads a command of either kind, by its tag.
+    pub fn decode(bytes: &Bytes) -> Result<Command, CodecError> {
+        match bytes.first() {
+            Some(&tag) if tag >= TAG_META => MetaCommand::decode(bytes).map(Command::Meta),
+            _ => PartitionCommand::decode(bytes).map(Command::Partition),
+        }
+    }
+}
+
+impl PartitionCommand {
+    /// The command as it stands in the log.
+    pub fn encode(&self) -> Bytes {
+        let PartitionCommand::Append { time_ms, batch } = self;
+        let mut out = BytesMut::with_capacity(APPEND_PREFIX_BYTES + batch.len());
+        out.put_u8(TAG_APPEND);
+        out.put_u64_le(*time_ms);
+        out.put_slice(batch);
+        out.freeze()
+    }
+
+    /// Reads a command. The batch is a slice of `bytes`, not a copy.
+    pub fn decode(bytes: &Bytes) -> Result<PartitionCommand, CodecError> {
+        const WHAT: &str = "partition command";
+        let limit = APPEND_PREFIX_BYTES + BATCH_BYTES_MAX;
+        if bytes.len() > limit {
+            return Err(CodecError::TooLarge { what: WHAT, bytes: bytes.len(), limit });
+        }
+        match bytes.first() {
+            None => return Err(CodecError::Empty { what: WHAT }),
+            Some(&TAG_APPEND) => {}
+            Some(&actual) => return Err(CodecError::Tag { what: WHAT, actual }),
+        }
+        let Some(prefix) = bytes.first_chunk::<APPEND_PREFIX_BYTES>() else {
+            return Err(CodecError::Truncated { what: WHAT, need: APPEND_PREFIX_BYTES, have: bytes.len() });
+        };
+        let [_, time_ms @ ..] = *prefix;
+        Ok(PartitionCommand::Append { time_ms: u64::from_le_bytes(time_ms), batch: bytes.slice(APPEND_PREFIX_BYTES..) })
+    }
+}
+
+impl MetaCommand {
+    /// The command as it stands in the log.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(TAG_META, self)
+    }
+
+    /// Reads a command.
+    pub fn decode(bytes: &Bytes) -> Result<MetaCommand, CodecError> {
+        codec::decode("metadata command", TAG_META, META_COMMAND_BYTES_MAX, bytes)
+    }
+}

@@ -1,0 +1,73 @@
+//! Every bound of the model, by name. A queue, map or field without a line here is a mistake.
+//!
+//! Lengths of things held in memory are `usize`; sizes that a topic configures are `u64`.
+
+/// Largest message (its data alone) that a topic accepts unless it says otherwise: 1 MiB.
+pub const MESSAGE_BYTES_DEFAULT: u64 = 1 << 20;
+/// Largest message that any topic can be made to accept: 16 MiB.
+pub const MESSAGE_BYTES_CAP: u64 = 16 << 20;
+
+/// Largest record batch, as it is stored and sent, and also before compression: one message at the cap
+/// with the largest key and attributes fits.
+pub const BATCH_BYTES_MAX: usize = 17 << 20;
+/// Most records in one batch.
+pub const BATCH_RECORDS_MAX: usize = 10_000;
+
+/// Most attributes of one message.
+pub const ATTRIBUTES_MAX: usize = 100;
+/// Longest attribute key.
+pub const ATTRIBUTE_KEY_BYTES_MAX: usize = 256;
+/// Longest attribute value.
+pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 1_024;
+/// Longest ordering key.
+pub const ORDERING_KEY_BYTES_MAX: usize = 1_024;
+
+/// Longest topic name.
+pub const NAME_BYTES_MAX: usize = 249;
+
+/// Most partitions of one topic.
+pub const PARTITIONS_MAX: u32 = 1_000;
+/// Most partitions of all topics together.
+pub const CLUSTER_PARTITIONS_MAX: usize = 100_000;
+/// Most topics.
+pub const TOPICS_MAX: usize = 10_000;
+/// Most nodes.
+pub const NODES_MAX: usize = 1_000;
+/// Longest address of a node, as `host:port`.
+pub const ADDRESS_BYTES_MAX: usize = 261;
+/// Replication factor of a topic that doesn't name one, where there are as many nodes; else 1.
+pub const REPLICATION_FACTOR_DEFAULT: u32 = 3;
+/// Most replicas of one partition.
+pub const REPLICATION_FACTOR_MAX: u32 = 9;
+/// Longest request id of a create.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Most labels of one topic.
+pub const LABELS_MAX: usize = 64;
+/// Longest key or value of a label.
+pub const LABEL_BYTES_MAX: usize = 63;
+/// How long a topic keeps its records unless it says otherwise: 7 days.
+pub const RETENTION_AGE_MS_DEFAULT: u64 = 7 * 24 * 60 * 60 * 1_000;
+
+/// Most producers that one partition remembers. When one more appends, the one whose last append lies
+/// furthest back is forgotten.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
+/// How many of a producer's last batches a partition remembers: so many may be in flight at once and
+/// still be retried safely.
+pub const PRODUCER_WINDOW_BATCHES: usize = 8;
+
+/// Log entries that one segment of the offset index covers: one bit each.
+pub const SEGMENT_ENTRIES_MAX: u32 = 64;
+/// A segment of the offset index closes once it holds this many bytes of batches.
+pub const SEGMENT_BYTES: u64 = 256 << 10;
+
+/// Points that each node has on the hash ring.
+pub const RING_POINTS_PER_NODE: u32 = 128;
+/// How far above the mean a node's share of the replicas may rise before placement passes it over.
+pub const PLACEMENT_SLACK_PERCENT: u64 = 10;
+
+/// Largest encoded metadata command.
+pub const META_COMMAND_BYTES_MAX: usize = 1 << 20;
+/// Largest encoded reply. A reply that describes a topic lists all its replicas.
+pub const REPLY_BYTES_MAX: usize = 4 << 20;
+/// Largest encoded machine checkpoint or cluster map.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,214 @@
+//! One partition: which appends are accepted, which offsets they get, and where in the log they stand.
+//!
+//! The Raft log is the message store, so the machine keeps no payload. It reads a batch's header, never
+//! its records.
+
+mod producers;
+mod rejected;
+mod segment;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use rejected::AppendRejected;
+pub use segment::IndexSegment;
+
+use crate::batch::{BatchHeader, RecordBatch};
+use crate::codec::{self, CodecError};
+use crate::command::PartitionCommand;
+use crate::ids::{Offset, PartitionId};
+use crate::limits::CHECKPOINT_BYTES_MAX;
+use crate::machine::{Applied, Change, Effect};
+use crate::reply::Reply;
+use producers::{Producers, Verdict};
+
+const CHECKPOINT_VERSION: u8 = 1;
+
+/// The answer to an append that stands in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appended {
+    /// Offset of the batch's first record.
+    pub base_offset: Offset,
+    /// Number of records.
+    pub count: u32,
+    /// An earlier attempt had appended the batch already; this one added nothing.
+    pub duplicate: bool,
+}
+
+/// The replicated state of a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionMachine {
+    partition: PartitionId,
+    /// Log index of the last entry seen; `None` before the first.
+    last_index: Option<u64>,
+    log_start: Offset,
+    next_offset: Offset,
+    /// Bytes of all accepted batches from `log_start` on.
+    bytes: u64,
+    /// The end of the offset index, not yet a row.
+    open_segment: IndexSegment,
+    producers: Producers,
+}
+
+impl PartitionMachine {
+    /// An empty partition.
+    pub fn new(partition: PartitionId) -> Self {
+        Self {
+            partition,
+            last_index: None,
+            log_start: Offset::ZERO,
+            next_offset: Offset::ZERO,
+            bytes: 0,
+            open_segment: IndexSegment::empty(0, Offset::ZERO),
+            producers: Producers::default(),
+        }
+    }
+
+    /// Which partition this is.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// The oldest offset that is kept.
+    pub fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// The offset that the next record will get.
+    pub fn next_offset(&self) -> Offset {
+        self.next_offset
+    }
+
+    /// Bytes of all batches that are kept.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The part of the offset index that hasn't become a row yet.
+    pub fn open_segment(&self) -> &IndexSegment {
+        &self.open_segment
+    }
+
+    /// How many producers are remembered.
+    pub fn producer_count(&self) -> usize {
+        self.producers.len()
+    }
+
+    /// Log index of the last entry seen.
+    pub fn last_index(&self) -> Option<u64> {
+        self.last_index
+    }
+
+    /// Applies the command at `index`; see [`crate::machine::Machine::apply`].
+    pub fn apply(&mut self, index: u64, command: PartitionCommand) -> Applied {
+        // Retention will need the time; whether an append is accepted never depends on a clock.
+        let PartitionCommand::Append { time_ms: _, batch } = command;
+        let before = self.next_offset;
+        let judged = RecordBatch::trusted(batch)
+            .map_err(AppendRejected::Malformed)
+            .and_then(|batch| Ok((self.judge(batch.header())?, batch)));
+        let (outcome, changes) = match judged {
+            Ok((Verdict::Expected, batch)) => {
+                let (appended, changes) = self.append(index, &batch);
+                (Ok(appended), changes)
+            }
+            Ok((Verdict::Duplicate { base_offset }, batch)) => {
+                let earlier = Appended { base_offset, count: batch.header().count, duplicate: true };
+                (Ok(earlier), self.skip(index))
+            }
+            Err(rejected) => (Err(rejected), self.skip(index)),
+        };
+        let mut effects = Vec::new();
+        if self.next_offset > before {
+            effects.push(Effect::RecordsAvailable { end: self.next_offset });
+        }
+        Applied { reply: Reply::Partition(outcome), changes, effects }
+    }
+
+    /// Passes over the entry at `index`; see [`crate::machine::Machine::skip`].
+    pub fn skip(&mut self, index: u64) -> Vec<Change> {
+        let mut changes = self.begin_entry(index);
+        self.open_segment.push_skipped(index);
+        changes.extend(self.close_full_segment());
+        changes
+    }
+
+    /// The whole state as bytes.
+    pub fn checkpoint(&self) -> Bytes {
+        codec::encode(CHECKPOINT_VERSION, self)
+    }
+
+    /// The machine as it was when it gave this checkpoint.
+    pub fn restore(partition: PartitionId, checkpoint: &Bytes) -> Result<Self, CodecError> {
+        let what = "partition checkpoint";
+        let machine: Self = codec::decode(what, CHECKPOINT_VERSION, CHECKPOINT_BYTES_MAX, checkpoint)?;
+        if machine.partition != partition {
+            return Err(CodecError::Foreign {
+                what,
+                actual: format!("partition {}", machine.partition),
+                expected: format!("partition {partition}"),
+            });
+        }
+        Ok(machine)
+    }
+
+    /// Decides about a batch. Changes nothing.
+    fn judge(&self, header: &BatchHeader) -> Result<Verdict, AppendRejected> {
+        if self.next_offset.checked_add(u64::from(header.count)).is_none() {
+            return Err(AppendRejected::OffsetsExhausted { next_offset: self.next_offset });
+        }
+        match header.producer {
+            Some(stamp) => self.producers.judge(stamp, header.count, header.crc),
+            None => Ok(Verdict::Expected),
+        }
+    }
+
+    fn append(&mut self, index: u64, batch: &RecordBatch) -> (Appended, Vec<Change>) {
+        let header = batch.header();
+        let base_offset = self.next_offset;
+        let end = base_offset.checked_add(u64::from(header.count)).expect("judged before");
+        let bytes = batch.len_bytes() as u64;
+        if let Some(stamp) = header.producer {
+            self.producers.remember(stamp, header.count, header.crc, base_offset, index);
+        }
+        let mut changes = self.begin_entry(index);
+        self.open_segment.push_accepted(index, end, header.max_timestamp_ms, bytes);
+        self.next_offset = end;
+        self.bytes += bytes;
+        changes.extend(self.close_full_segment());
+        let appended = Appended { base_offset, count: header.count, duplicate: false };
+        (appended, changes)
+    }
+
+    /// Makes room for `index` in the open segment.
+    fn begin_entry(&mut self, index: u64) -> Vec<Change> {
+        assert!(
+            self.last_index.is_none_or(|last| index > last),
+            "partition {}: log index {index} applied after {:?}",
+            self.partition,
+            self.last_index,
+        );
+        self.last_index = Some(index);
+        if self.open_segment.has_room_for(index) {
+            return Vec::new();
+        }
+        self.close_segment(index)
+    }
+
+    fn close_full_segment(&mut self) -> Vec<Change> {
+        if !self.open_segment.is_full() {
+            return Vec::new();
+        }
+        self.close_segment(self.open_segment.indices().end)
+    }
+
+    /// The open segment becomes a row, unless it holds no records; the next one begins at `first_index`.
+    fn close_segment(&mut self, first_index: u64) -> Vec<Change> {
+        let next = IndexSegment::empty(first_index, self.next_offset);
+        let closed = std::mem::replace(&mut self.open_segment, next);
+        if closed.is_empty() {
+            return Vec::new();
+        }
+        vec![Change::Segment(closed)]
+    }
+}

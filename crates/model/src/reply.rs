@@ -1,0 +1,35 @@
+//! What proposing a command answers. Replies travel between nodes when a proposal was forwarded.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::limits::REPLY_BYTES_MAX;
+use crate::meta::{MetaRejected, MetaReply};
+use crate::partition::{AppendRejected, Appended};
+
+const VERSION: u8 = 1;
+
+/// The answer of a machine to one command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// A partition's answer.
+    Partition(Result<Appended, AppendRejected>),
+    /// The metadata group's answer.
+    Meta(Result<MetaReply, MetaRejected>),
+    /// The machine couldn't read the command, or it was meant for another kind of machine. Nothing was
+    /// changed. It takes a mistake in the program, or a version that is too old, to see this.
+    Refused(String),
+}
+
+impl Reply {
+    /// The reply as it travels.
+    pub fn encode(&self) -> Bytes {
+        codec::encode(VERSION, self)
+    }
+
+    /// Reads a reply.
+    pub fn decode(bytes: &Bytes) -> Result<Reply, CodecError> {
+        codec::decode("reply", VERSION, REPLY_BYTES_MAX, bytes)
+    }
+}

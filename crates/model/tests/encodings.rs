@@ -1,0 +1,230 @@
+//! Bytes that stand in logs and checkpoints, written down once. If one of these tests fails, stored data
+//! would no longer be read: give the new form a new version or tag, and keep reading the old one.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use quorate_model::{
+    AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, IndexSegment, Machine, MachineKind, MetaCommand,
+    MetaRejected, NodeId, Offset, PartitionCommand, PartitionId, ProducerId, ProducerStamp, Record, RecordBatchBuilder,
+    Reply, Retention, TopicId, TopicName,
+};
+
+const HERE: PartitionId = PartitionId::new(TopicId::new(1), 2);
+
+fn hex(bytes: &[u8]) -> String {
+    let lines: Vec<String> =
+        bytes.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
+    lines.join("\n")
+}
+
+fn name(name: &str) -> TopicName {
+    TopicName::parse(name).unwrap()
+}
+
+fn meta_commands() -> Vec<MetaCommand> {
+    vec![
+        MetaCommand::RegisterNode {
+            node: NodeId::new(3),
+            client_address: "a:1".to_owned(),
+            peer_address: "b:2".to_owned(),
+            store_id: 0x0102_0304_0506_0708,
+        },
+        MetaCommand::CreateTopic {
+            time_ms: 1_700_000_000_000,
+            request_id: "r".to_owned(),
+            name: name("books"),
+            partitions: 6,
+            replication_factor: Some(3),
+            retention: Retention::default(),
+            max_message_bytes: 1 << 20,
+            labels: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+        },
+        MetaCommand::UpdateTopic {
+            name: name("books"),
+            etag: Some(5),
+            retention: Some(Retention { age_ms: None, bytes: Some(1), messages: Some(2) }),
+            max_message_bytes: None,
+            labels: Some(BTreeMap::new()),
+        },
+        MetaCommand::DeleteTopic { name: name("books") },
+    ]
+}
+
+fn append(producer: u64) -> PartitionCommand {
+    let stamp = ProducerStamp { id: ProducerId::new(producer), epoch: 1, base_sequence: 0 };
+    let mut batch = RecordBatchBuilder::new(HERE, Codec::None, Some(stamp));
+    batch.push(Record::new(50, "", [], "x")).unwrap();
+    PartitionCommand::Append { time_ms: 0x0102_0304_0506_0708, batch: batch.build().unwrap().bytes().clone() }
+}
+
+#[test]
+fn an_append_is_a_tag_a_time_and_the_batch_as_it_is() {
+    let PartitionCommand::Append { batch, .. } = append(7);
+    let mut expected = vec![1, 8, 7, 6, 5, 4, 3, 2, 1];
+    expected.extend(&batch);
+    let encoded = append(7).encode();
+    assert_eq!(encoded, expected);
+    assert_eq!(Command::decode(&encoded), Ok(Command::Partition(append(7))));
+    // The decoded batch is a slice of the entry, not a copy.
+    let PartitionCommand::Append { batch, .. } = PartitionCommand::decode(&encoded).unwrap();
+    assert_eq!(batch.as_ptr(), encoded[9..].as_ptr());
+}
+
+#[test]
+fn metadata_commands_look_the_same_for_all_time() {
+    let commands = meta_commands();
+    let encoded: Vec<Bytes> = commands.iter().map(MetaCommand::encode).collect();
+    for (bytes, command) in encoded.iter().zip(commands) {
+        assert_eq!(Command::decode(bytes), Ok(Command::Meta(command)));
+    }
+    let text: Vec<String> = encoded.iter().map(|bytes| hex(bytes)).collect();
+    insta::assert_snapshot!(text.join("\n\n"), @r"
+        80000303613a3103623a32fd0807060504030201
+
+        8001fd0068e5cf8b010000017205626f6f6b7306010301fc00840c240000fc00
+        00100001016b0176
+
+        800205626f6f6b730105010001010102000100
+
+        800305626f6f6b73
+        ");
+}
+
+#[test]
+fn checkpoints_look_the_same_for_all_time() {
+    let mut partition = Machine::new(MachineKind::Partition(HERE));
+    partition.skip(0);
+    partition.apply(1, &append(7).encode());
+    partition.apply(2, &append(8).encode());
+    insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
+        010102010200027c0000060302327c0207010101010001fc77cebf3f00080101
+        02010001fc000145fa010201070208
+        ");
+
+    let mut meta = Machine::new(MachineKind::Meta);
+    for (node, address) in [(1, "a"), (2, "b")] {
+        let register = MetaCommand::RegisterNode {
+            node: NodeId::new(node),
+            client_address: address.to_owned(),
+            peer_address: address.to_owned(),
+            store_id: node,
+        };
+        meta.apply(0, &register.encode());
+    }
+    for (topic, partitions) in [("gone", 2), ("books", 1)] {
+        let create = MetaCommand::CreateTopic {
+            time_ms: 9,
+            request_id: String::new(),
+            name: name(topic),
+            partitions,
+            replication_factor: Some(2),
+            retention: Retention::default(),
+            max_message_bytes: 1,
+            labels: BTreeMap::new(),
+        };
+        meta.apply(0, &create.encode());
+    }
+    meta.apply(0, &MetaCommand::DeleteTopic { name: name("gone") }.encode());
+    insta::assert_snapshot!(hex(&meta.checkpoint()), @r"
+        0105020101610161010201620162020105626f6f6b730205626f6f6b73010302
+        fc0400010002fc05000100010201fc00840c24000001000400090101030304fc
+        06000100
+        ");
+    insta::assert_snapshot!(hex(&meta.as_meta().unwrap().cluster_map().encode()), @r"
+        0105020101610161010201620162020105626f6f6b730205626f6f6b73010302
+        fc0400010002fc05000100010201fc00840c2400000100040009010103
+        ");
+}
+
+#[test]
+fn replies_look_the_same_for_all_time() {
+    let replies = [
+        Reply::Partition(Ok(Appended { base_offset: Offset::new(300), count: 2, duplicate: true })),
+        Reply::Partition(Err(AppendRejected::SequenceGap { producer: ProducerId::new(7), expected: 5, actual: 9 })),
+        Reply::Meta(Err(MetaRejected::TopicNotFound { name: name("books") })),
+        Reply::Refused("why".to_owned()),
+    ];
+    let encoded = replies.map(|reply| {
+        let bytes = reply.encode();
+        assert_eq!(Reply::decode(&bytes), Ok(reply));
+        hex(&bytes)
+    });
+    insta::assert_snapshot!(encoded.join("\n"), @r"
+        010000fb2c010201
+        01000102070509
+        0101010105626f6f6b73
+        010203776879
+        ");
+}
+
+#[test]
+fn an_index_row_looks_the_same_for_all_time() {
+    let row = IndexSegment {
+        first_index: 1,
+        base_offset: Offset::new(2),
+        accepted: 0b101,
+        entries: 3,
+        end_offset: Offset::new(4),
+        max_timestamp_ms: 5,
+        bytes: 6,
+    };
+    let bytes = row.encode();
+    assert_eq!(IndexSegment::decode(&bytes), Ok(row));
+    insta::assert_snapshot!(hex(&bytes), @r"
+        0101000000000000000200000000000000050000000000000003000000040000
+        000000000005000000000000000600000000000000
+        ");
+    assert_eq!(row.accepted_indices().collect::<Vec<_>>(), [1, 3]);
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let decode = |bytes: &'static [u8]| Command::decode(&bytes.into()).unwrap_err();
+    let mut longer = meta_commands()[3].encode().to_vec();
+    longer.push(0);
+    let errors: [CodecError; 8] = [
+        decode(b""),
+        decode(b"\x01\x02"),
+        decode(b"\x02"),
+        decode(b"\x81\x00"),
+        decode(b"\x80\x09"),
+        decode(b"\x80\x03\x05_name"),
+        MetaCommand::decode(&longer.into()).unwrap_err(),
+        MetaCommand::decode(&vec![128; (1 << 20) + 1].into()).unwrap_err(),
+    ];
+    insta::assert_snapshot!(errors.map(|error| error.to_string()).join("\n"), @r#"
+        partition command is empty
+        partition command is cut short: it needs 9 bytes and has 2
+        partition command has tag 2, which is not known
+        metadata command has format version 129, known is 128
+        metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 4
+        metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system
+        metadata command is followed by 1 bytes that do not belong to it
+        metadata command has 1048577 bytes, the limit is 1048576
+        "#);
+    assert!(IndexSegment::decode(&[]).is_err());
+    assert!(IndexSegment::decode(&[2; 53]).is_err());
+    assert!(IndexSegment::decode(&[1; 52]).is_err());
+    assert!(IndexSegment::decode(&[1; 54]).is_err());
+    assert!(ClusterMap::decode(&Bytes::from_static(b"\x01")).is_err());
+}
+
+#[test]
+fn a_short_text_that_speaks_of_a_long_one_allocates_nothing() {
+    // A delete whose topic name claims to have 2^60 bytes.
+    let hostile = Bytes::from_static(b"\x80\x03\xfd\x00\x00\x00\x00\x00\x00\x00\x10");
+    assert!(matches!(MetaCommand::decode(&hostile), Err(CodecError::Malformed { .. })));
+}
+
+#[test]
+fn a_partition_with_all_its_producers_fits_a_checkpoint() {
+    let mut machine = Machine::new(MachineKind::Partition(HERE));
+    for (index, producer) in (0u64..).zip(1..=10_000) {
+        // Large ids and offsets, so that their encodings are long.
+        machine.apply(index, &append(u64::MAX - producer).encode());
+    }
+    let checkpoint = machine.checkpoint();
+    assert_eq!(Machine::restore(machine.kind(), &checkpoint).as_ref(), Ok(&machine));
+}
