@@ -1,0 +1,127 @@
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::entry::EntryId;
+use crate::sim::SimDisk;
+
+const REPLICA: ReplicaId = ReplicaId::new(7);
+
+fn storage() -> Storage {
+    SimDisk::new(|| Duration::from_millis(1)).open(Path::new("sim")).unwrap()
+}
+
+/// Segment `number` has entries 64n.. and offsets 10n..10n+10, and its newest record is of time 100n.
+fn segment(number: u64) -> IndexSegment {
+    IndexSegment {
+        first_index: 64 * number,
+        base_offset: Offset::new(10 * number),
+        accepted: 0b11,
+        entries: 64,
+        end_offset: Offset::new(10 * number + 10),
+        max_timestamp_ms: 100 * number,
+        bytes: 1000,
+    }
+}
+
+async fn found(state: &StateStore, offset: u64) -> Option<u64> {
+    let segment = state.find_segment(Offset::new(offset)).await.unwrap();
+    segment.map(|segment| segment.base_offset.get())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_is_found_at_once_and_also_later() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    assert_eq!(found(&state, 0).await, None);
+    state.put_segments((0..3).map(segment).collect());
+    let expected = [(0, Some(0)), (9, Some(0)), (10, Some(10)), (29, Some(20)), (30, None)];
+    for (offset, base) in expected {
+        assert_eq!(found(&state, offset).await, base, "from memory");
+    }
+    storage.commit(Vec::new()).await.unwrap();
+    let reopened = StateStore::new(&storage, REPLICA);
+    for (offset, base) in expected {
+        assert_eq!(found(&reopened, offset).await, base, "from the database");
+    }
+    assert_eq!(found(&StateStore::new(&storage, ReplicaId::new(6)), 5).await, None, "another replica's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn memory_keeps_the_newest_segments_and_all_that_are_not_readable_yet() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    let many = 3 * RECENT_SEGMENTS as u64;
+    for number in 0..many {
+        state.put_segments(vec![segment(number)]);
+    }
+    assert_eq!(state.lock().segments.len() as u64, many, "the writer has not run yet");
+    storage.commit(Vec::new()).await.unwrap();
+    assert_eq!(state.lock().segments.len(), RECENT_SEGMENTS);
+    for number in 0..many {
+        assert_eq!(found(&state, 10 * number + 5).await, Some(10 * number));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_are_listed_across_memory_and_database() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    let many = 2 * RECENT_SEGMENTS as u64;
+    state.put_segments((0..many).map(segment).collect());
+    storage.commit(Vec::new()).await.unwrap();
+    state.put_segments(vec![segment(many)]);
+    let numbers = |segments: Vec<IndexSegment>| segments.iter().map(|s| s.base_offset.get() / 10).collect::<Vec<_>>();
+    for (from, max, expected) in [(0, 3, 0..3), (15, 3, 1..4), (1275, 9, 127..129), (1290, 9, 0..0)] {
+        let listed = state.segments_from(Offset::new(from), max).await.unwrap();
+        assert_eq!(numbers(listed), expected.collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_segment_with_a_record_as_new_is_found() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    let many = SCAN_SEGMENTS as u64 + 10;
+    state.put_segments((0..many).map(segment).collect());
+    storage.commit(Vec::new()).await.unwrap();
+    for (time_ms, from, expected) in [
+        (0, 0, Some(0)),
+        (1, 0, Some(1)),
+        (100, 0, Some(1)),
+        (101, 0, Some(2)),
+        (0, 55, Some(5)),
+        (100 * (many - 1), 0, Some(many - 1)),
+        (100 * many, 0, None),
+    ] {
+        let segment = state.find_segment_by_time(time_ms, Offset::new(from)).await.unwrap();
+        assert_eq!(segment.map(|segment| segment.base_offset.get() / 10), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_checkpoint_counts() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    assert_eq!(state.load_checkpoint().await.unwrap(), None);
+    let checkpoint = |index| Checkpoint {
+        last_applied: Some(EntryId { term: 1, leader: 2, index }),
+        membership: Bytes::from_static(b"m"),
+        machine: Bytes::from(vec![1; 100]),
+    };
+    state.save_checkpoint(&checkpoint(1));
+    state.save_checkpoint(&checkpoint(2));
+    storage.commit(Vec::new()).await.unwrap();
+    assert_eq!(state.load_checkpoint().await.unwrap(), Some(checkpoint(2)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_row_that_is_damaged_is_named() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    let row = RowOp::Put { table: Table::Index, key: keys::segment(REPLICA, 0, 0), value: Bytes::from_static(b"\x09") };
+    storage.commit(vec![row]).await.unwrap();
+    let error = state.find_segment(Offset::new(0)).await.unwrap_err();
+    assert!(matches!(error, StorageError::MalformedRow { table: Table::Index, .. }), "{error}");
+}
