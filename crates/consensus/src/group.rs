@@ -1,0 +1,407 @@
+//! The handle of one replica of one Raft group.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use quorate_model::{ClusterMap, GroupId, IndexSegment, NodeId, Offset, Replica, ReplicaId, Reply};
+use quorate_storage::{ReadRecordsError, RecordReader, StoredBatch};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::apply::Published;
+use crate::groups::GroupSpec;
+use crate::network::peers::Peers;
+use crate::types::{Command, Raft, Types};
+
+/// One replica of one group. Cheap to clone; stays valid while the supervisor rebuilds the group.
+#[derive(Clone)]
+pub struct RaftGroup {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: GroupId,
+    replica: ReplicaId,
+    members: BTreeMap<ReplicaId, NodeId>,
+    running: RwLock<Running>,
+    published: Arc<Published>,
+    leadership: watch::Sender<Leadership>,
+    peers: Peers,
+}
+
+/// What a rebuild replaces.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) raft: Raft,
+    pub(crate) records: RecordReader,
+}
+
+/// Who leads a group, as this replica last heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// None while an election is under way.
+    pub leader: Option<Replica>,
+    /// Raft term of this knowledge: of two answers the higher is the newer.
+    pub term: u64,
+    /// This replica leads.
+    pub is_self: bool,
+}
+
+/// How far a replica has applied its log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Index of the last applied entry.
+    pub applied_index: Option<u64>,
+    /// Offset of the oldest record kept.
+    pub log_start: Offset,
+    /// Offset that the next record will get.
+    pub end: Offset,
+    /// Bytes of all record batches kept.
+    pub bytes: u64,
+    /// Index of the newest entries, not yet in storage. None for the metadata group.
+    pub(crate) open_segment: Option<IndexSegment>,
+}
+
+/// A replica's view of its group, for metrics and operators.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// `leader`, `follower`, `candidate`, `learner` or `shutdown`.
+    pub role: &'static str,
+    /// Current Raft term.
+    pub term: u64,
+    /// Index of the last entry in the log.
+    pub last_log_index: u64,
+    /// Index of the last entry known to be committed.
+    pub committed_index: u64,
+    /// Index of the last applied entry.
+    pub applied_index: u64,
+    /// On the leader: entries that each other replica still lacks.
+    pub lag: BTreeMap<ReplicaId, u64>,
+}
+
+/// Why a proposal has no reply.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// Not appended: safe to send elsewhere.
+    #[error("this replica does not lead the group (term {term})")]
+    NotLeader {
+        /// Who does, as far as this replica knows.
+        leader: Option<Replica>,
+        /// Term of that knowledge.
+        term: u64,
+    },
+    /// Perhaps appended, perhaps not: only a repeat with a producer id and sequence is safe.
+    #[error("the outcome is unknown: {why}")]
+    Unknown {
+        /// What happened.
+        why: String,
+    },
+    /// Not appended: the group is being closed or rebuilt.
+    #[error("the group is stopped")]
+    Stopped,
+}
+
+impl ProposeError {
+    /// Whether the command may have been executed.
+    #[must_use]
+    pub fn may_be_executed(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
+}
+
+/// Why records could not be read.
+#[derive(Clone, Debug, Error)]
+pub enum ReadError {
+    /// The position is before the log start or behind the end.
+    #[error("offset {asked} is outside the log [{log_start}, {end}]")]
+    OutOfRange {
+        /// What was asked for.
+        asked: Offset,
+        /// Offset of the oldest record kept.
+        log_start: Offset,
+        /// Offset that the next record will get.
+        end: Offset,
+    },
+    /// The disk could not answer, or retention overtook the read.
+    #[error(transparent)]
+    Records(#[from] ReadRecordsError),
+}
+
+/// Why leadership was not handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TransferError {
+    /// Only the leader can hand over.
+    #[error("this replica does not lead the group")]
+    NotLeader,
+    /// The group has no other voter, or the one named isn't one.
+    #[error("no such other replica to hand the leadership to")]
+    NoTarget,
+    /// The target didn't take over in time; an election will settle it.
+    #[error("the target did not take over within {0:?}")]
+    Timeout(Duration),
+    /// The group is being closed.
+    #[error("the group is stopped")]
+    Stopped,
+}
+
+/// The reply to a submitted command, once it is committed and applied.
+pub type PendingReply = BoxFuture<'static, Result<Reply, ProposeError>>;
+
+/// Longest wait for a transferred leadership to show.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
+
+impl RaftGroup {
+    pub(crate) fn new(
+        spec: &GroupSpec,
+        members: BTreeMap<ReplicaId, NodeId>,
+        running: Running,
+        published: Arc<Published>,
+        peers: Peers,
+    ) -> Self {
+        let leadership = watch::Sender::new(Leadership::default());
+        let (id, replica, running) = (spec.group, spec.replica, RwLock::new(running));
+        Self { inner: Arc::new(Inner { id, replica, members, running, published, leadership, peers }) }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn id(&self) -> GroupId {
+        self.inner.id
+    }
+
+    /// This node's replica of it.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.inner.replica
+    }
+
+    /// Enqueues a command for replication, in the order of calls, and returns the wait for its reply.
+    /// Dropping the wait doesn't cancel the command.
+    ///
+    /// # Errors
+    /// [`ProposeError::Stopped`] if the group isn't running. Everything else comes with the reply.
+    pub async fn submit(&self, command: Bytes) -> Result<PendingReply, ProposeError> {
+        let (responder, answered) = ProgressResponder::complete_only();
+        self.raft().client_write_ff(Command(command), Some(responder)).await.map_err(|_| ProposeError::Stopped)?;
+        let group = self.clone();
+        let pending = async move {
+            match answered.await {
+                Ok(Ok(response)) => {
+                    response.data.ok_or_else(|| ProposeError::Unknown { why: "the entry was not a command".to_owned() })
+                }
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => Err(group.not_leader(&forward)),
+                Ok(Err(ClientWriteError::LogEntryDiscarded(_))) => {
+                    Err(ProposeError::Unknown { why: "the leader changed before the commit".to_owned() })
+                }
+                Ok(Err(other)) => Err(ProposeError::Unknown { why: other.to_string() }),
+                Err(_) => Err(ProposeError::Unknown { why: "the group stopped before the commit".to_owned() }),
+            }
+        };
+        Ok(pending.boxed())
+    }
+
+    /// Replicates a command and waits for its reply.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]; only `Unknown` may have been executed.
+    pub async fn propose(&self, command: Bytes) -> Result<Reply, ProposeError> {
+        self.submit(command).await?.await
+    }
+
+    /// Returns once this replica has confirmed with a quorum that it leads, and has applied everything that
+    /// was committed before the call: what is read afterwards includes every earlier acknowledged write.
+    ///
+    /// # Errors
+    /// `NotLeader` if it doesn't lead or can't reach a quorum.
+    pub async fn read_barrier(&self) -> Result<(), ProposeError> {
+        match self.raft().ensure_linearizable(ReadPolicy::ReadIndex).await {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => Err(self.not_leader(&forward)),
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(ProposeError::NotLeader { leader: None, term: self.leadership().term })
+            }
+            Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
+        }
+    }
+
+    /// Who leads.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        *self.inner.leadership.borrow()
+    }
+
+    /// Follows who leads.
+    #[must_use]
+    pub fn watch_leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.subscribe()
+    }
+
+    /// Follows how far this replica has applied.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.inner.published.progress.subscribe()
+    }
+
+    /// Follows the replicated cluster map; the metadata group only.
+    #[must_use]
+    pub fn cluster_map(&self) -> Option<watch::Receiver<Arc<ClusterMap>>> {
+        self.inner.published.map.as_ref().map(watch::Sender::subscribe)
+    }
+
+    /// Applied record batches from the one that holds `from` on, about `bytes_max` bytes of them, at least one
+    /// unless `from` is the end. The first may begin before `from`: batches are stored whole.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`], or what the disk said.
+    pub async fn read(&self, from: Offset, bytes_max: u64) -> Result<Vec<StoredBatch>, ReadError> {
+        let Progress { log_start, end, open_segment, .. } = *self.inner.published.progress.borrow();
+        if from < log_start || from > end {
+            return Err(ReadError::OutOfRange { asked: from, log_start, end });
+        }
+        let Some(open_segment) = open_segment.filter(|_| from < end) else { return Ok(Vec::new()) };
+        Ok(self.running().records.read(from, &open_segment, bytes_max).await?)
+    }
+
+    /// Offset of the first record whose publish time isn't before `time_ms`; the end if there is none.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub async fn offset_for_time(&self, time_ms: u64) -> Result<Offset, ReadError> {
+        let Progress { log_start, end, open_segment, .. } = *self.inner.published.progress.borrow();
+        let Some(open_segment) = open_segment else { return Ok(end) };
+        let found = self.running().records.offset_for_time(time_ms, log_start, &open_segment).await?;
+        Ok(found.unwrap_or(end))
+    }
+
+    /// Hands the leadership over and waits until it has moved; without a target, to the other voter that has
+    /// the most of the log.
+    ///
+    /// # Errors
+    /// See [`TransferError`].
+    pub async fn transfer_leader(&self, to: Option<ReplicaId>) -> Result<ReplicaId, TransferError> {
+        if !self.leadership().is_self {
+            return Err(TransferError::NotLeader);
+        }
+        let target = match to {
+            Some(replica) => self.others().contains(&replica).then_some(replica),
+            None => self.most_caught_up(),
+        };
+        let target = target.ok_or(TransferError::NoTarget)?;
+        let mut leadership = self.watch_leadership();
+        self.raft().trigger().transfer_leader(target.get()).await.map_err(|_| TransferError::Stopped)?;
+        let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader.id != self.inner.replica));
+        match tokio::time::timeout(TRANSFER_TIMEOUT, moved).await {
+            Ok(Ok(now)) => Ok(now.leader.map_or(target, |leader| leader.id)),
+            Ok(Err(_)) => Err(TransferError::Stopped),
+            Err(_) => Err(TransferError::Timeout(TRANSFER_TIMEOUT)),
+        }
+    }
+
+    /// Of the voters that this node has a connection to.
+    fn most_caught_up(&self) -> Option<ReplicaId> {
+        let mut others = self.others();
+        let reachable = |node: &NodeId| self.inner.peers.is_reachable(*node);
+        others.retain(|replica| self.inner.members.get(replica).is_some_and(reachable));
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let matched =
+            |replica: ReplicaId| metrics.replication.as_ref()?.get(&replica.get())?.as_ref().map(|id| id.index);
+        others.into_iter().max_by_key(|replica| matched(*replica))
+    }
+
+    /// The voters other than this replica.
+    fn others(&self) -> Vec<ReplicaId> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let voters = metrics.membership_config.voter_ids().map(ReplicaId::new);
+        voters.filter(|replica| *replica != self.inner.replica).collect()
+    }
+
+    /// A view for metrics and operators.
+    #[must_use]
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let last_log_index = metrics.last_log_index.unwrap_or(0);
+        let lag = metrics.replication.iter().flatten().map(|(replica, matched)| {
+            let matched = matched.as_ref().map_or(0, |id| id.index);
+            (ReplicaId::new(*replica), last_log_index.saturating_sub(matched))
+        });
+        GroupStatus {
+            role: role(metrics.state),
+            term: metrics.current_term,
+            last_log_index,
+            committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
+            applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
+            lag: lag.filter(|(replica, _)| *replica != self.inner.replica).collect(),
+        }
+    }
+
+    pub(crate) fn raft(&self) -> Raft {
+        self.running().raft
+    }
+
+    fn running(&self) -> Running {
+        self.inner.running.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn replace_running(&self, running: Running) {
+        *self.inner.running.write().unwrap_or_else(PoisonError::into_inner) = running;
+    }
+
+    pub(crate) fn published(&self) -> &Arc<Published> {
+        &self.inner.published
+    }
+
+    /// Publishes what openraft says of the leadership now.
+    pub(crate) fn refresh_leadership(&self) {
+        let raft = self.raft();
+        let (leader, term, state) = {
+            let server = raft.server_metrics();
+            let server = server.borrow_watched();
+            (server.current_leader, server.vote.leader_id.term, server.state)
+        };
+        let leader = leader.and_then(|replica| {
+            let id = ReplicaId::new(replica);
+            Some(Replica { id, node: *self.inner.members.get(&id)? })
+        });
+        let is_self = state == openraft::ServerState::Leader && leader.is_some_and(|it| it.id == self.inner.replica);
+        // A leader that openraft still names although it stepped down itself is no hint to anybody.
+        let leader = leader.filter(|it| is_self || it.id != self.inner.replica);
+        let now = Leadership { leader, term, is_self };
+        self.inner.leadership.send_if_modified(|old| std::mem::replace(old, now) != now);
+    }
+
+    /// Why openraft's core ended, once it has.
+    pub(crate) fn stop_reason(&self) -> Option<Fatal<Types>> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.running_state.clone().err()
+    }
+
+    fn not_leader(&self, forward: &ForwardToLeader<Types>) -> ProposeError {
+        let hint = forward.leader_id.filter(|leader| *leader != self.inner.replica.get()).and_then(|leader| {
+            let id = ReplicaId::new(leader);
+            Some(Replica { id, node: *self.inner.members.get(&id)? })
+        });
+        ProposeError::NotLeader { leader: hint, term: self.leadership().term }
+    }
+}
+
+fn role(state: openraft::ServerState) -> &'static str {
+    match state {
+        openraft::ServerState::Leader => "leader",
+        openraft::ServerState::Follower => "follower",
+        openraft::ServerState::Candidate => "candidate",
+        openraft::ServerState::Learner => "learner",
+        openraft::ServerState::Shutdown => "shutdown",
+    }
+}

@@ -1,0 +1,34 @@
+//! Agreement: Raft groups over openraft, behind our own types. No openraft type is named outside this crate.
+//!
+//! What a group replicates is a [`quorate_model::Machine`]: one per partition and one for the cluster's
+//! metadata. The Raft log *is* the message store; applying an entry keeps metadata only (ADR 0002).
+//!
+//! - [`env`]: listen, connect, disk, clock: everything that simulation replaces.
+//! - [`group`]: [`RaftGroup`], the handle of one replica: propose, read, leadership.
+//! - [`groups`]: [`RaftGroups`], all replicas of this node: open, close, forward, shut down.
+//! - `apply`, `log_store`: openraft's storage traits over `quorate-storage`.
+//! - `codec`: our own bytes for votes, entries and memberships, on disk and on the wire.
+//! - `network`: one multiplexed stream per peer and class of traffic.
+//! - `runtime`: openraft's runtime with seedable randomness.
+//! - `supervisor`: rebuilds a group that died, reports storage failures.
+//!
+//! This crate knows nothing of topics, clients or configuration files: that is the server's.
+
+mod apply;
+#[cfg(test)]
+mod cluster_tests;
+mod codec;
+#[cfg(test)]
+mod conformance_tests;
+pub mod env;
+pub mod group;
+pub mod groups;
+mod log_store;
+mod network;
+mod runtime;
+mod supervisor;
+mod types;
+
+pub use env::{BoxIo, Env, Listener};
+pub use group::{GroupStatus, Leadership, PendingReply, Progress, ProposeError, RaftGroup, ReadError, TransferError};
+pub use groups::{GroupSpec, GroupsConfig, OpenGroupError, Peer, RaftGroups, RaftSettings};
