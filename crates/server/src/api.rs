@@ -1,0 +1,135 @@
+//! The services, and the two listeners that serve them: one for clients, one for other nodes. What is served on
+//! one is never served on the other.
+
+mod append;
+mod cluster;
+mod convert;
+pub(crate) mod error;
+mod node_service;
+mod publish_stream;
+mod publisher;
+mod reader;
+mod topic;
+
+use std::sync::Arc;
+
+use quorate_consensus::env::serve_incoming;
+use quorate_consensus::{Listener, RaftGroups};
+use quorate_proto::FILE_DESCRIPTOR_SET;
+use quorate_proto::internal::node_service_server::NodeServiceServer;
+use quorate_proto::v1::cluster_service_server::ClusterServiceServer;
+use quorate_proto::v1::publisher_service_server::PublisherServiceServer;
+use quorate_proto::v1::reader_service_server::ReaderServiceServer;
+use quorate_proto::v1::topic_service_server::TopicServiceServer;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::config::LimitsConfig;
+use crate::connections::guarded;
+use crate::front::Front;
+use crate::limits::{
+    ADMIN_MESSAGE_BYTES, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT, CONNECTION_AGE, CONNECTION_WINDOW_BYTES,
+    HEADER_LIST_BYTES, LOCAL_RESETS_MAX, PEER_CONNECTIONS, PEER_KEEPALIVE_INTERVAL, PEER_KEEPALIVE_TIMEOUT,
+    PEER_MESSAGE_BYTES, PEER_STREAMS, PUBLISH_MESSAGE_BYTES, REQUEST_TIME_MAX, SENT_MESSAGE_BYTES, STREAM_WINDOW_BYTES,
+};
+
+/// Why a listener isn't served.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    #[error("the service descriptions can't be read: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error(transparent)]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// When a listener ends.
+#[derive(Clone)]
+pub(crate) struct Ending {
+    /// No new connections, no new requests; those under way are finished.
+    pub(crate) draining: CancellationToken,
+    /// Nothing any more.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// Serves clients until told to end. tonic's defaults bound almost nothing; every
+/// bound here is one that a client can't argue with.
+pub(crate) async fn serve_clients(
+    front: Arc<Front>,
+    listener: Listener,
+    limits: LimitsConfig,
+    health: HealthServer<impl Health>,
+    ending: Ending,
+) -> Result<(), ServeError> {
+    let publisher = PublisherServiceServer::new(publisher::Publisher::new(Arc::clone(&front)))
+        .max_decoding_message_size(PUBLISH_MESSAGE_BYTES)
+        .max_encoding_message_size(SENT_MESSAGE_BYTES);
+    let reader = ReaderServiceServer::new(reader::Reader::new(Arc::clone(&front)))
+        .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(SENT_MESSAGE_BYTES);
+    let topics = TopicServiceServer::new(topic::Topics::new(Arc::clone(&front)))
+        .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(SENT_MESSAGE_BYTES);
+    let clusters = ClusterServiceServer::new(cluster::Clusters::new(front))
+        .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(SENT_MESSAGE_BYTES);
+    let streams = limits.streams_per_connection;
+    Server::builder()
+        .max_concurrent_streams(streams)
+        .concurrency_limit_per_connection(usize::try_from(streams).unwrap_or(usize::MAX))
+        .load_shed(true)
+        .timeout(REQUEST_TIME_MAX)
+        .http2_keepalive_interval(Some(CLIENT_KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(CLIENT_KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_connection_age(CONNECTION_AGE)
+        .add_service(publisher)
+        .add_service(reader)
+        .add_service(topics)
+        .add_service(clusters)
+        .add_service(health.max_decoding_message_size(ADMIN_MESSAGE_BYTES))
+        .add_service(descriptions().build_v1()?)
+        .add_service(descriptions().build_v1alpha()?)
+        .serve_with_incoming_shutdown(
+            serve_incoming(guarded(listener, limits.connections, ending.stopping)),
+            ending.draining.cancelled_owned(),
+        )
+        .await?;
+    Ok(())
+}
+
+/// Serves other nodes until `stopping`.
+pub(crate) async fn serve_peers(
+    front: Arc<Front>,
+    listener: Listener,
+    groups: RaftGroups,
+    stopping: CancellationToken,
+) -> Result<(), ServeError> {
+    let questions = NodeServiceServer::new(node_service::NodeQuestions::new(front))
+        .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(PEER_MESSAGE_BYTES);
+    Server::builder()
+        .max_concurrent_streams(PEER_STREAMS)
+        .http2_keepalive_interval(Some(PEER_KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(PEER_KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_service(groups.raft_service())
+        .add_service(questions)
+        .serve_with_incoming_shutdown(
+            serve_incoming(guarded(listener, PEER_CONNECTIONS, stopping.clone())),
+            stopping.cancelled_owned(),
+        )
+        .await?;
+    Ok(())
+}
+
+fn descriptions() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

@@ -1,0 +1,51 @@
+//! The node: everything between a listening socket and a Raft group.
+//!
+//! ```text
+//!  clients ─► api ─► admission ─► router ─► this node's group, or one hop to the node that leads
+//!                                   ▲
+//!  metadata group ─► map ─► reconcile ─► groups opened and destroyed
+//! ```
+//!
+//! This crate decides nothing that lasts: every durable change is a command that a group replicates and the model
+//! applies. It holds no second copy of the cluster map, and makes a `tonic::Status` in one file only.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`config`] | the settings of a node: file, environment, flags |
+//! | [`node`] | composition: set-up in order, shutdown in reverse |
+//! | [`run`] | the node as a process: runtimes, signals, logs |
+//! | [`env`] | the real network, disk and clock |
+//! | [`identity`] | whose disk this is |
+//! | `api` | the services: publisher, reader, topics, cluster, other nodes; their errors |
+//! | `admission`, `deadline`, `connections`, `limits` | bounds on what callers may ask |
+//! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
+//! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `front` | the way to the replica that leads |
+//! | `metrics`, `readiness`, [`telemetry`] | what operators see |
+
+mod admission;
+mod api;
+pub mod config;
+mod connections;
+mod deadline;
+pub mod env;
+mod fetch;
+mod front;
+mod hearsay;
+pub mod identity;
+mod leaders;
+mod limits;
+mod map;
+mod metrics;
+pub mod node;
+mod peers;
+mod readiness;
+mod reconcile;
+mod registration;
+mod router;
+pub mod run;
+pub mod telemetry;
+
+pub use config::{Config, ConfigError};
+pub use env::SystemEnv;
+pub use node::{Addresses, Node, NodeFailure, Runtimes, StartError};
+pub use run::{RunError, check, run};

@@ -1,0 +1,112 @@
+//! Bounds of the front door that nobody would want to set, each with its reason. Bounds on messages and names
+//! are the model's; bounds that depend on the machine are in the configuration.
+
+use std::time::Duration;
+
+/// Longest a request without a deadline of its own may take; longer deadlines are cut to it.
+pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The answer is sent this much before the caller's deadline (or a tenth of it, if that is less): an answer
+/// that arrives after the deadline is never seen.
+pub(crate) const DEADLINE_MARGIN_MAX: Duration = Duration::from_millis(20);
+
+/// How long a request for a topic that this node has never heard of waits for the cluster map to catch up:
+/// another node may have created the topic a moment ago.
+pub(crate) const MAP_CATCH_UP: Duration = Duration::from_millis(250);
+
+/// How long a created topic may take to have a leader everywhere before the answer says that it hasn't.
+pub(crate) const CREATE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Pause between two looks at whether a created topic has its leaders.
+pub(crate) const CREATE_POLL: Duration = Duration::from_millis(20);
+
+/// Time that another node has to answer a question about one partition.
+pub(crate) const PEER_QUESTION_TIME: Duration = Duration::from_secs(1);
+
+/// Questions about partitions that one request asks of other nodes at the same time.
+pub(crate) const PEER_QUESTIONS: usize = 16;
+
+/// Longest a stream may refuse to take an answer before it is ended: its answers take up memory.
+pub(crate) const STREAM_STALL: Duration = Duration::from_secs(30);
+
+/// Batches that one publishing stream may have under way or answered but not read; further ones wait in the
+/// connection.
+pub(crate) const STREAM_WINDOW: usize = 1_024;
+
+/// Answers of a publishing stream that may wait for the connection.
+pub(crate) const STREAM_ANSWERS: usize = 256;
+
+/// Messages in one unary publish request.
+pub(crate) const PUBLISH_MESSAGES_MAX: usize = quorate_model::limits::BATCH_RECORDS_MAX;
+
+/// Payload bytes after which the server starts another batch for the same request.
+pub(crate) const BUILT_BATCH_BYTES: usize = 1 << 20;
+
+/// Bytes that one reading request asks of the log at a time, over all its partitions.
+pub(crate) const READ_BYTES: u64 = 4 << 20;
+
+/// Least bytes asked of the log at a time, however many partitions are read.
+pub(crate) const READ_BYTES_MIN: u64 = 64 << 10;
+
+/// Bytes of messages in one response of a reader that wants messages.
+pub(crate) const READ_RESPONSE_BYTES: usize = 1 << 20;
+
+/// gRPC message size accepted from publishers: the largest batch and its envelope.
+pub(crate) const PUBLISH_MESSAGE_BYTES: usize = 20 << 20;
+
+/// gRPC message size accepted by services that take no payload.
+pub(crate) const ADMIN_MESSAGE_BYTES: usize = 256 << 10;
+
+/// gRPC message size sent to anyone: the largest batch and its envelope.
+pub(crate) const SENT_MESSAGE_BYTES: usize = 20 << 20;
+
+/// Bytes of the headers of one request.
+pub(crate) const HEADER_LIST_BYTES: u32 = 8 << 10;
+
+/// Streams that reset on our side which are remembered per connection: half of what attacks of that kind need.
+pub(crate) const LOCAL_RESETS_MAX: usize = 256;
+
+/// Interval of HTTP/2 pings to clients.
+pub(crate) const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long a client's ping may stay unanswered.
+pub(crate) const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Age at which a client connection is asked to make place for a new one; its streams may finish.
+pub(crate) const CONNECTION_AGE: Duration = Duration::from_secs(3_600);
+
+/// HTTP/2 window of one stream of a client, in bytes: a batch of the usual size never waits for it.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
+/// HTTP/2 window of a whole client connection, in bytes.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Connections of other nodes: a few for each node that a cluster may have.
+pub(crate) const PEER_CONNECTIONS: usize = 8 * quorate_model::limits::NODES_MAX;
+
+/// Streams that one other node may have open: reads that were forwarded, and consensus.
+pub(crate) const PEER_STREAMS: u32 = 4_096;
+
+/// Interval of HTTP/2 pings to other nodes: a cut link must be noticed on both sides.
+pub(crate) const PEER_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long another node's ping may stay unanswered.
+pub(crate) const PEER_KEEPALIVE_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// gRPC message size accepted from another node: a frame holds several batches.
+pub(crate) const PEER_MESSAGE_BYTES: usize = 64 << 20;
+
+/// Groups that are opened or destroyed at the same time after a change of the map.
+pub(crate) const GROUPS_AT_ONCE: usize = 16;
+
+/// Shortest and longest pause between attempts at something that another node must do for this one.
+pub(crate) const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
+
+/// Shortest time between two cluster maps sent to the same watcher: elections come in bursts.
+pub(crate) const WATCH_PAUSE: Duration = Duration::from_millis(20);
+
+/// Topics in one page, if the request doesn't say.
+pub(crate) const PAGE_SIZE_DEFAULT: usize = 100;
+
+/// Topics in one page, whatever the request says.
+pub(crate) const PAGE_SIZE_MAX: usize = 1_000;
