@@ -1,0 +1,74 @@
+//! The Quorate client: leader discovery, batching, idempotent publishing, reading.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use futures::StreamExt;
+//! use quorate_client::{Client, Message, Start};
+//!
+//! let client = Client::connect("127.0.0.1:50051")?;
+//! let publisher = client.publisher("orders").build().await?;
+//! let published = publisher.publish(Message::new("a cup of tea").ordering_key("table-7")).await?;
+//! println!("partition {} offset {}", published.partition, published.offset);
+//!
+//! let mut reader = client.reader("orders").from(Start::Earliest).stop_at_end().build().await?;
+//! while let Some(message) = reader.next().await {
+//!     println!("{:?}", message?.data);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! One address of any node is enough. The client learns from the cluster map who leads what, talks to
+//! leaders directly where it can reach them, and through the node it knows where it can't.
+//!
+//! A request ends as done, failed or *unknown*, within its deadline. Unknown is not failed: the types
+//! keep them apart ([`PublishError`], [`ClientError::executed`]).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `client` | [`Client`] and its settings: the entry point |
+//! | `publisher` | [`Publisher`]: batches, producer id and sequences, order, retry, back-pressure |
+//! | `reader` | [`Reader`]: an async stream that survives lost leaders |
+//! | `topics`, `cluster` | [`Topics`] and [`Cluster`]: administration |
+//! | `message` | [`Message`] and [`ReceivedMessage`] |
+//! | `error` | [`ClientError`]: reason, facts, whether carried out, whether to retry |
+//! | `routing` | the one cluster map, and over which connection a request goes |
+//! | `connection` | connections that are kept up in the background, over replaceable byte streams |
+//! | `call`, `retry` | one request with one answer, tried again until its deadline |
+//!
+//! It is *not* the place for rules that broker and client must agree on, such as the batch format or the
+//! table of errors: those are in `quorate-model`, and what users need of them is re-exported here.
+
+mod call;
+mod client;
+mod cluster;
+mod connection;
+mod error;
+mod message;
+mod publisher;
+mod reader;
+mod retry;
+mod routing;
+mod topics;
+
+pub use client::{Client, ClientBuilder};
+pub use cluster::{Cluster, HealthStatus, NodeHealth};
+pub use connection::{BoxIo, ConnectionSettings, Connector, Io, tcp_connector};
+pub use error::{Cause, ClientError};
+pub use message::{Message, ReceivedMessage};
+pub use publisher::{PublishError, Published, Publisher, PublisherBuilder, Receipt, Totals};
+pub use reader::{Reader, ReaderBuilder, Start};
+pub use retry::RetrySettings;
+pub use routing::{ClusterView, Leadership, NodeView, PartitionView, TopicView};
+pub use topics::{CreatedTopic, PartitionStatus, Retention, Topic, TopicSpec, TopicUpdate, Topics};
+
+pub use quorate_model::{
+    Codec as Compression, Executed, MessageId, MessageIdError, NodeId, Reason, TopicId, TopicName, partition_for_key,
+};
+
+/// Largest answer taken from a node: a full batch or page, and a margin.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// The README's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
