@@ -1,0 +1,11 @@
+//! The commands, one file per noun.
+
+pub(crate) mod cluster;
+pub(crate) mod completion;
+pub(crate) mod context;
+pub(crate) mod dev;
+pub(crate) mod explain;
+pub(crate) mod publish;
+pub(crate) mod read;
+pub(crate) mod server;
+pub(crate) mod topic;
