@@ -1,0 +1,132 @@
+//! Whether a run saw enough to say anything. Without coverage the absence of complaints means nothing.
+
+use std::collections::BTreeMap;
+
+use super::{GroupLogs, Operations};
+use crate::history::{Action, History, Phase, Purpose};
+
+/// What a run set out to cover.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    /// Faults that must have taken effect at least once.
+    pub faults: Vec<&'static str>,
+    /// Partitions that must have acknowledged messages, also after the faults.
+    pub partitions: u32,
+    /// Reads that must have found out what is left in the end.
+    pub final_reads: usize,
+    /// Groups whose replicas must have been compared.
+    pub groups: usize,
+}
+
+/// What is missing; empty: nothing.
+pub(super) fn missing(
+    history: &History,
+    operations: &Operations<'_>,
+    disks: &[GroupLogs],
+    expected: &Expected,
+) -> Vec<String> {
+    let mut missing = Vec::new();
+    for fault in &expected.faults {
+        let (begun, effective) = faults(history).get(fault).copied().unwrap_or_default();
+        if begun == 0 {
+            missing.push(format!("fault {fault} never happened"));
+        } else if effective == 0 {
+            missing.push(format!("fault {fault} happened {begun} times and never took effect"));
+        }
+    }
+    let healed_at = operations.healed.map(|(at, _)| at);
+    if healed_at.is_none() {
+        missing.push("the faults never ended".to_owned());
+    }
+    for partition in 0..expected.partitions {
+        let mut acknowledged = operations.acknowledged().filter(|(_, publish, _)| publish.partition == partition);
+        let later = |at: usize| healed_at.is_some_and(|healed_at| at > healed_at);
+        if !acknowledged.any(|(_, publish, _)| later(publish.began)) {
+            missing.push(format!("no message that partition {partition} took and acknowledged after the faults"));
+        }
+    }
+    for (purpose, least) in [(Purpose::Snapshot, 1), (Purpose::Final, expected.final_reads)] {
+        let reads = operations.reads.iter().filter(|read| read.purpose == purpose && read.is_complete());
+        let with_content = reads.filter(|read| !read.seen.is_empty()).count();
+        if with_content < least {
+            missing.push(format!("{with_content} complete reads with content for purpose {purpose:?}, not {least}"));
+        }
+    }
+    if !operations.reads.iter().any(|read| read.purpose == Purpose::Tail && !read.seen.is_empty()) {
+        missing.push("no reader that followed the log".to_owned());
+    }
+    let compared = disks.iter().filter(|group| group.replicas.len() > 1).count();
+    if compared < expected.groups {
+        missing.push(format!("replicas of {compared} groups were compared, not of {}", expected.groups));
+    }
+    missing
+}
+
+/// By fault: how often it began, and how often it took effect.
+fn faults(history: &History) -> BTreeMap<&str, (usize, usize)> {
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for event in &history.events {
+        if let Action::Fault { fault, .. } = &event.action {
+            let (begun, effective) = counts.entry(fault).or_default();
+            *begun += usize::from(event.phase == Phase::Invoke);
+            *effective += usize::from(event.phase == Phase::Ok);
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Expected, missing};
+    use crate::checker::script::Script;
+    use crate::checker::{Operations, Verdict, judge};
+    use crate::history::{Action, Phase, Purpose};
+
+    fn expected() -> Expected {
+        Expected { faults: vec!["crash"], partitions: 1, final_reads: 1, groups: 0 }
+    }
+
+    fn complete() -> Script {
+        let seen = [(0, "m1"), (1, "m2")];
+        Script::new()
+            .published("m1", 0)
+            .fault("crash", Phase::Ok)
+            .remark(Action::Healed)
+            .published("m2", 1)
+            .snapshot(&seen)
+            .read(Purpose::Tail, Phase::Ok, &seen)
+            .finally(&seen)
+    }
+
+    fn lacks(script: &Script, expected: &Expected) -> usize {
+        let history = script.history();
+        missing(&history, &Operations::of(&history), &[], expected).len()
+    }
+
+    #[test]
+    fn a_run_that_covered_everything_passes() {
+        assert_eq!(judge(&complete().history(), &[], &expected()), Verdict::Pass);
+    }
+
+    #[test]
+    fn a_run_that_missed_something_is_unknown() {
+        assert!(matches!(judge(&Script::new().history(), &[], &expected()), Verdict::Unknown(_)));
+        let more = Expected { faults: vec!["crash", "power"], ..expected() };
+        assert_eq!(lacks(&complete(), &more), 1, "a fault that was asked for");
+        assert_eq!(lacks(&complete(), &Expected { final_reads: 2, ..expected() }), 1);
+        assert_eq!(lacks(&complete(), &Expected { groups: 1, ..expected() }), 1);
+        assert_eq!(lacks(&complete(), &Expected { partitions: 2, ..expected() }), 1);
+    }
+
+    #[test]
+    fn a_fault_without_effect_covers_nothing() {
+        let script = complete().fault("hold", Phase::Fail);
+        assert_eq!(lacks(&script, &Expected { faults: vec!["hold"], ..expected() }), 1);
+    }
+
+    #[test]
+    fn a_violation_is_a_failure_with_or_without_coverage() {
+        let script = Script::new().published("m1", 0).finally(&[]);
+        assert!(matches!(judge(&script.history(), &[], &expected()), Verdict::Fail(_)));
+    }
+}

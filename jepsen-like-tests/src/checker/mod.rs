@@ -1,0 +1,117 @@
+//! What must hold of every history, one property per file, and whether a run saw enough to say anything.
+//!
+//! A checker looks at a history and names what contradicts its property. No complaint is a *pass* only if the run
+//! covered what it set out to cover; otherwise it is *unknown*.
+
+mod aborted;
+mod consistent;
+mod contiguous;
+mod coverage;
+mod duplicate;
+mod ended;
+mod lost;
+mod operations;
+mod order;
+mod phantom;
+mod progress;
+mod replicas;
+mod rolled_back;
+#[cfg(test)]
+mod script;
+mod stale;
+mod unbroken;
+
+use std::fmt;
+
+pub use coverage::Expected;
+pub use operations::{Operations, Publish, Read};
+pub use replicas::{GroupLogs, LogLine};
+
+use crate::history::History;
+
+/// A property, and what in a history contradicts it.
+type Property = (&'static str, fn(&Operations<'_>) -> Vec<String>);
+
+/// Every property of a history.
+const PROPERTIES: [Property; 11] = [
+    ("lost write: what was acknowledged is there in the end", lost::check),
+    ("phantom read: what is read was sent", phantom::check),
+    ("aborted read: what failed is never read", aborted::check),
+    ("duplicate: a message has one place", duplicate::check),
+    ("inconsistent offsets: a place has one message", consistent::check),
+    ("hole: a read from the beginning skips and repeats no offset", contiguous::check),
+    ("order: messages of one publisher keep their order within a partition", order::check),
+    ("stale read: a read sees what was acknowledged before it began", stale::check),
+    ("rollback: what was read stays", rolled_back::check),
+    ("unending: every request ends within its deadline", ended::check),
+    ("stuck: partitions make progress once the faults are over", progress::check),
+];
+
+/// What a run says about the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing contradicts any property, and the run covered what it should.
+    Pass,
+    /// Too little happened to say anything; what was missing.
+    Unknown(Vec<String>),
+    /// A property doesn't hold.
+    Fail(Vec<Violation>),
+}
+
+/// A property that doesn't hold, with the evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The property.
+    pub property: &'static str,
+    /// What contradicts it, each in a sentence.
+    pub evidence: Vec<String>,
+}
+
+/// Evidence shown per property; the rest is counted.
+const EVIDENCE_SHOWN: usize = 8;
+
+/// Judges a run by its history and by what is on the disks in the end.
+#[must_use]
+pub fn judge(history: &History, disks: &[GroupLogs], expected: &Expected) -> Verdict {
+    let operations = Operations::of(history);
+    let of_history = PROPERTIES.iter().map(|(property, check)| (*property, check(&operations)));
+    let others = [
+        ("broken: no node gives up", unbroken::check(history)),
+        ("replicas: all replicas of a group hold the same log", replicas::check(disks)),
+    ];
+    let violations: Vec<Violation> = of_history
+        .chain(others)
+        .filter(|(_, evidence)| !evidence.is_empty())
+        .map(|(property, evidence)| Violation { property, evidence })
+        .collect();
+    if !violations.is_empty() {
+        return Verdict::Fail(violations);
+    }
+    let missing = coverage::missing(history, &operations, disks, expected);
+    if missing.is_empty() { Verdict::Pass } else { Verdict::Unknown(missing) }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pass => write!(out, "pass"),
+            Self::Unknown(missing) => {
+                write!(out, "unknown")?;
+                missing.iter().try_for_each(|what| write!(out, "\n  not covered: {what}"))
+            }
+            Self::Fail(violations) => {
+                write!(out, "fail")?;
+                for Violation { property, evidence } in violations {
+                    write!(out, "\n  {property}")?;
+                    for line in evidence.iter().take(EVIDENCE_SHOWN) {
+                        write!(out, "\n    {line}")?;
+                    }
+                    if evidence.len() > EVIDENCE_SHOWN {
+                        write!(out, "\n    and {} more", evidence.len() - EVIDENCE_SHOWN)?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Events paired into operations.
+
+use std::collections::BTreeMap;
+
+use crate::history::{Action, History, Phase, Purpose, Seen};
+
+/// The operations of a history.
+#[derive(Debug, Default)]
+pub struct Operations<'a> {
+    /// By message.
+    pub publishes: BTreeMap<&'a str, Publish<'a>>,
+    /// In the order in which they began.
+    pub reads: Vec<Read<'a>>,
+    /// Operations that began and never ended, described.
+    pub unfinished: Vec<String>,
+    /// Position and time of the end of all faults.
+    pub healed: Option<(usize, u64)>,
+}
+
+/// A message on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Publish<'a> {
+    /// Who sent it.
+    pub process: &'a str,
+    /// Where it was to go.
+    pub partition: u32,
+    /// Position of its first event.
+    pub began: usize,
+    /// Time of its first event.
+    pub began_ms: u64,
+    /// How it ended; `None`: it didn't.
+    pub end: Option<End>,
+    /// Where it went, if that was said.
+    pub offset: Option<u64>,
+}
+
+/// The end of an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    /// Position of the last event.
+    pub at: usize,
+    /// Its time.
+    pub at_ms: u64,
+    /// How.
+    pub phase: Phase,
+}
+
+/// A read that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Read<'a> {
+    /// Who read.
+    pub process: &'a str,
+    /// What for.
+    pub purpose: Purpose,
+    /// Position of its first event.
+    pub began: usize,
+    /// How it ended.
+    pub end: End,
+    /// What it saw.
+    pub seen: &'a [Seen],
+}
+
+impl Read<'_> {
+    /// Whether it saw everything up to an end.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.end.phase == Phase::Ok && self.purpose != Purpose::Tail
+    }
+
+    /// Whether it is one of those that saw what was left in the end.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.is_complete() && self.purpose == Purpose::Final
+    }
+}
+
+impl<'a> Operations<'a> {
+    /// Pairs the events of a history.
+    #[must_use]
+    pub fn of(history: &'a History) -> Self {
+        let mut operations = Self::default();
+        let mut open: BTreeMap<u64, usize> = BTreeMap::new();
+        for (at, event) in history.events.iter().enumerate() {
+            if event.action == Action::Healed {
+                operations.healed = Some((at, event.at_ms));
+            }
+            if event.phase == Phase::Invoke {
+                open.insert(event.op, at);
+                operations.begin(history, at);
+            } else {
+                let began = open.remove(&event.op).unwrap_or(at);
+                operations.end(history, began, at);
+            }
+        }
+        for at in open.into_values() {
+            let event = &history.events[at];
+            operations.unfinished.push(format!("{} ms: {}: {:?}", event.at_ms, event.process, event.action));
+        }
+        operations
+    }
+
+    fn begin(&mut self, history: &'a History, at: usize) {
+        let event = &history.events[at];
+        if let Action::Publish { message, partition, .. } = &event.action {
+            let publish = Publish {
+                process: &event.process,
+                partition: *partition,
+                began: at,
+                began_ms: event.at_ms,
+                end: None,
+                offset: None,
+            };
+            self.publishes.insert(message, publish);
+        }
+    }
+
+    fn end(&mut self, history: &'a History, began: usize, at: usize) {
+        let event = &history.events[at];
+        let end = End { at, at_ms: event.at_ms, phase: event.phase };
+        match &event.action {
+            Action::Publish { message, offset, .. } => {
+                if let Some(publish) = self.publishes.get_mut(message.as_str()) {
+                    publish.end = Some(end);
+                    publish.offset = *offset;
+                }
+            }
+            Action::Read { purpose, seen, .. } => {
+                self.reads.push(Read { process: &event.process, purpose: *purpose, began, end, seen });
+            }
+            _ => {}
+        }
+    }
+
+    /// Messages that were acknowledged, with the place that they were said to have.
+    pub fn acknowledged(&self) -> impl Iterator<Item = (&'a str, &Publish<'a>, u64)> {
+        self.publishes.iter().filter_map(|(message, publish)| {
+            let ok = publish.end.filter(|end| end.phase == Phase::Ok);
+            ok.and(publish.offset).map(|offset| (*message, publish, offset))
+        })
+    }
+
+    /// Everything that any read saw.
+    pub fn seen(&self) -> impl Iterator<Item = (&Read<'a>, &'a Seen)> {
+        self.reads.iter().flat_map(|read| read.seen.iter().map(move |seen| (read, seen)))
+    }
+}

@@ -1,0 +1,69 @@
+//! After everything has come to rest, all replicas of a group hold the same log.
+
+use std::collections::BTreeMap;
+
+/// The logs of one group, as its disks have them.
+#[derive(Clone, Debug)]
+pub struct GroupLogs {
+    /// Which group, for people.
+    pub group: String,
+    /// By node: the entries by index.
+    pub replicas: BTreeMap<u64, BTreeMap<u64, LogLine>>,
+}
+
+/// One entry of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Term in which it was proposed.
+    pub term: u64,
+    /// Hash of what it holds.
+    pub content: u64,
+}
+
+pub(super) fn check(groups: &[GroupLogs]) -> Vec<String> {
+    groups.iter().flat_map(differences).collect()
+}
+
+fn differences(group: &GroupLogs) -> Vec<String> {
+    let mut replicas = group.replicas.iter();
+    let Some((first_node, first)) = replicas.next() else { return Vec::new() };
+    let mut found = Vec::new();
+    for (node, log) in replicas {
+        let differs = first.keys().chain(log.keys()).find(|index| first.get(index) != log.get(index));
+        if let Some(index) = differs {
+            found.push(format!(
+                "{}: entry {index} is {} on node {first_node} and {} on node {node}",
+                group.group,
+                described(first.get(index)),
+                described(log.get(index))
+            ));
+        }
+    }
+    found
+}
+
+fn described(line: Option<&LogLine>) -> String {
+    line.map_or_else(|| "missing".to_owned(), |line| format!("{:016x} of term {}", line.content, line.term))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{GroupLogs, LogLine, check};
+
+    fn group(logs: &[&[(u64, u64)]]) -> Vec<GroupLogs> {
+        let log = |lines: &[(u64, u64)]| {
+            (0..).zip(lines.iter().map(|(term, content)| LogLine { term: *term, content: *content })).collect()
+        };
+        let replicas = (1..).zip(logs.iter().map(|lines| log(lines))).collect();
+        vec![GroupLogs { group: "g".to_owned(), replicas }]
+    }
+
+    #[test]
+    fn equal_logs_are_equal_and_others_are_not() {
+        assert!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7), (2, 8)], &[(1, 7), (2, 8)]])).is_empty());
+        assert_eq!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7), (2, 9)]])).len(), 1, "other content");
+        assert_eq!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7), (3, 8)]])).len(), 1, "another term");
+        assert_eq!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7)]])).len(), 1, "an entry too few");
+        assert_eq!(check(&group(&[&[(1, 7)], &[(1, 7)], &[]])).len(), 1, "an empty log");
+    }
+}

@@ -1,0 +1,246 @@
+//! What clients asked for and what they were told, in the order in which it happened.
+//!
+//! An operation begins with `invoke` and ends as `ok`, `fail` (certainly not executed) or `unknown` (perhaps executed).
+//! Checkers see nothing else, so a history that was written down can be judged again later.
+
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::trace::Trace;
+
+/// One line of a history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Simulated time.
+    pub at_ms: u64,
+    /// Who did it: a client, or `nemesis`.
+    pub process: String,
+    /// Number of the operation, the same in its first and its last event.
+    pub op: u64,
+    /// Where in its life the operation is.
+    pub phase: Phase,
+    /// What is done, and after the end what came of it.
+    #[serde(flatten)]
+    pub action: Action,
+}
+
+/// Where in its life an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// It begins.
+    Invoke,
+    /// It was executed.
+    Ok,
+    /// It was not executed and never will be.
+    Fail,
+    /// Nobody can tell.
+    Unknown,
+}
+
+/// What an operation does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// Creates the topic.
+    Create {
+        /// Its number of partitions.
+        partitions: u32,
+    },
+    /// Publishes one message.
+    Publish {
+        /// Unique in the history.
+        message: String,
+        /// Where it is to go.
+        partition: u32,
+        /// Where it went; known after `ok`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offset: Option<u64>,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// Reads all partitions from the beginning.
+    Read {
+        /// What it is for.
+        purpose: Purpose,
+        /// What was seen, in the order of arrival; also after `unknown`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen: Vec<Seen>,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// Hands the leadership of a partition to a node.
+    Transfer {
+        /// The partition.
+        partition: u32,
+        /// The node.
+        node: u64,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// A fault: `invoke` when it begins, `ok` when it ends and took effect, `fail` when it ended without effect.
+    Fault {
+        /// Its name.
+        fault: String,
+        /// What it did to whom.
+        detail: String,
+    },
+    /// No more faults from here on.
+    Healed,
+    /// Something outside the operations went wrong, such as a node that gave up.
+    Broken {
+        /// What.
+        what: String,
+    },
+}
+
+/// What a read is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To the end, while others publish.
+    Snapshot,
+    /// Onwards as records appear, until it is told to stop.
+    Tail,
+    /// To the end, after everything has come to rest.
+    Final,
+}
+
+/// A record as a reader saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Partition.
+    pub partition: u32,
+    /// Offset in it.
+    pub offset: u64,
+    /// The message, as in its `Publish`.
+    pub message: String,
+}
+
+/// The events of a run.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// In the order in which they happened.
+    pub events: Vec<Event>,
+}
+
+impl History {
+    /// Writes it as JSON lines.
+    ///
+    /// # Errors
+    /// What the writer says.
+    pub fn write_to(&self, mut out: impl Write) -> io::Result<()> {
+        for event in &self.events {
+            serde_json::to_writer(&mut out, event)?;
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
+    /// Reads JSON lines.
+    ///
+    /// # Errors
+    /// If a line isn't an event.
+    pub fn parse(text: &str) -> serde_json::Result<Self> {
+        let events = text.lines().map(serde_json::from_str).collect::<serde_json::Result<_>>()?;
+        Ok(Self { events })
+    }
+}
+
+/// Writes the history while it happens. Cheap to clone; the clones write the same one.
+#[derive(Clone)]
+pub struct Recorder {
+    recorded: Arc<Mutex<Recorded>>,
+    trace: Trace,
+}
+
+#[derive(Default)]
+struct Recorded {
+    history: History,
+    next_op: u64,
+}
+
+/// An operation that has begun.
+#[derive(Clone, Debug)]
+#[must_use = "an operation that never ends is a violation"]
+pub struct Op {
+    number: u64,
+    process: String,
+}
+
+impl Recorder {
+    /// Everything recorded also goes into `trace`, and gets its time from there.
+    #[must_use]
+    pub fn new(trace: Trace) -> Self {
+        Self { recorded: Arc::default(), trace }
+    }
+
+    /// An operation begins.
+    pub fn invoke(&self, process: &str, action: Action) -> Op {
+        let number = {
+            let mut recorded = self.lock();
+            recorded.next_op += 1;
+            recorded.next_op
+        };
+        let op = Op { number, process: process.to_owned() };
+        self.record(&op, Phase::Invoke, action);
+        op
+    }
+
+    /// An operation ends.
+    pub fn end(&self, op: &Op, phase: Phase, action: Action) {
+        self.record(op, phase, action);
+    }
+
+    /// Something that has no duration.
+    pub fn remark(&self, process: &str, action: Action) {
+        let op = Op { number: 0, process: process.to_owned() };
+        self.record(&op, Phase::Ok, action);
+    }
+
+    /// What was recorded so far.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.lock().history.clone()
+    }
+
+    fn record(&self, op: &Op, phase: Phase, action: Action) {
+        let event = Event { at_ms: self.trace.now_ms(), process: op.process.clone(), op: op.number, phase, action };
+        // An event always has a JSON form; if it had none, the trace would miss its content and nothing else.
+        let line = serde_json::to_string(&event).unwrap_or_default();
+        self.trace.note(&op.process, "history", &line);
+        self.lock().history.events.push(event);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+    use super::*;
+
+    #[test]
+    fn a_history_survives_being_written_down() {
+        let recorder = Recorder::new(Trace::new());
+        let publish = |offset| Action::Publish { message: "a-1".to_owned(), partition: 2, offset, why: String::new() };
+        let op = recorder.invoke("a", publish(None));
+        recorder.end(&op, Phase::Ok, publish(Some(7)));
+        let seen = vec![Seen { partition: 2, offset: 7, message: "a-1".to_owned() }];
+        recorder.remark("b", Action::Read { purpose: Purpose::Tail, seen, why: "cut".to_owned() });
+        recorder.remark("nemesis", Action::Healed);
+        let history = recorder.history();
+        let mut text = Vec::new();
+        history.write_to(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains(r#""phase":"invoke","action":"publish","message":"a-1","partition":2}"#), "{text}");
+        assert_eq!(History::parse(&text).unwrap().events, history.events);
+    }
+}

@@ -1,0 +1,37 @@
+//! Deterministic simulation: real nodes and real clients in a world that comes from one seed, with faults; a history of what
+//! clients were told; and checkers that say what in it breaks a promise.
+//!
+//! ```text
+//!  workload ──▶ history ──▶ checker ──▶ verdict: pass, unknown or fail
+//!     │            ▲
+//!     ▼            │ faults, and whether they took effect
+//!  world ◀────── nemesis               everything ──▶ trace: one hash per run
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`world`] | where it takes place: [`world::sim`], turmoil's network and clock with disks that can lose power |
+//! | [`workload`] | what clients do: [`workload::log`] publishes and reads a topic |
+//! | [`nemesis`] | faults, one kind per file |
+//! | [`history`] | operations with their beginning and end, as JSON lines |
+//! | [`checker`] | properties of a history, one per file, and coverage |
+//! | [`trace`] | the hash in which two runs of one seed must agree |
+//! | [`run`](mod@run) | one run from beginning to end |
+//!
+//! The binary `sim` runs one seed per process; `tests/simulation.rs` runs it for several seeds, for one seed twice, and with
+//! disks that lie, which must be found out. It is *not* a test of RocksDB or of the operating system's network: the
+//! simulated disk and network stand in for them (see `docs/testing.md` for what covers those).
+
+#![expect(unexpected_cfgs, reason = "the flag is set for every build, in .cargo/config.toml")]
+
+// rustdoc doesn't get the flags of the compiler, and runs nothing here.
+#[cfg(not(any(tokio_unstable, doc, doctest)))]
+compile_error!("the simulation needs `--cfg tokio_unstable`, which .cargo/config.toml sets: without it runs differ");
+
+pub mod checker;
+pub mod history;
+pub mod nemesis;
+pub mod run;
+pub mod trace;
+pub mod workload;
+pub mod world;

@@ -1,0 +1,94 @@
+//! What clients do, and when.
+
+pub mod log;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::history::Recorder;
+
+/// Every published message has its outcome within this time, whatever its publisher's deadline.
+pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The stages of a run, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The nodes start, and the topic is created.
+    SetUp,
+    /// Clients work while faults come and go.
+    Faults,
+    /// Clients work, and there are no more faults.
+    Calm,
+    /// Clients begin nothing new, and wait for what is under way.
+    Drain,
+    /// What is left is read.
+    Final,
+}
+
+/// The course of a run, which all processes follow. Cheap to clone.
+#[derive(Clone)]
+pub struct Course {
+    stage: Arc<watch::Sender<Stage>>,
+    at_work: Arc<AtomicUsize>,
+    recorder: Recorder,
+}
+
+impl Course {
+    /// At its first stage.
+    #[must_use]
+    pub fn new(recorder: Recorder) -> Self {
+        Self { stage: Arc::new(watch::Sender::new(Stage::SetUp)), at_work: Arc::default(), recorder }
+    }
+
+    /// The stage that is on.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// The next stage begins.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.send_replace(stage);
+    }
+
+    /// Resolves once a stage has begun.
+    pub async fn reached(&self, stage: Stage) {
+        let mut stages = self.stage.subscribe();
+        // The sender lives in `self`, so it can't be gone.
+        let _ = stages.wait_for(|now| *now >= stage).await;
+    }
+
+    /// Where operations are recorded.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Whoever has work that must be finished before the end holds one of these.
+    #[must_use]
+    pub fn begin_work(&self) -> Work {
+        self.at_work.fetch_add(1, Ordering::Relaxed);
+        Work { at_work: Arc::clone(&self.at_work) }
+    }
+
+    /// Whether nobody has such work.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.at_work.load(Ordering::Relaxed) == 0
+    }
+}
+
+/// Work that must be finished before the end.
+#[derive(Debug)]
+pub struct Work {
+    at_work: Arc<AtomicUsize>,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.at_work.fetch_sub(1, Ordering::Relaxed);
+    }
+}

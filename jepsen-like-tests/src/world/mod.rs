@@ -1,0 +1,3 @@
+//! Where a run takes place.
+
+pub mod sim;

@@ -1,0 +1,285 @@
+//! Three real nodes in a simulated world: turmoil's network and time, disks in memory that can lose power. Everything
+//! comes from one seed, so a run can be repeated exactly; one process runs one seed, because tokio's task ids are global
+//! to the process and decide the order in which a killed node's tasks are dropped.
+
+mod disks;
+mod env;
+
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use quorate_client::{Client, ClientError, Connector};
+use quorate_server::{Config, Node, Runtimes};
+use quorate_storage::SimDisk;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use self::env::{SimEnv, connect, wall_clock_ms};
+use crate::checker::GroupLogs;
+use crate::trace::Trace;
+
+/// The nodes' numbers.
+pub const NODES: [u64; 3] = [1, 2, 3];
+
+/// Where the simulated calendar begins: some day in 2026.
+const EPOCH: Duration = Duration::from_secs(1_790_000_000);
+
+/// Time that a packet is under way.
+const PACKET_MS: (u64, u64) = (1, 10);
+
+/// Time that a sync takes.
+const SYNC_MS: std::ops::RangeInclusive<u64> = 1..=8;
+
+/// How long a lying disk's syncs follow after their acknowledgement.
+const LIE: Duration = Duration::from_millis(300);
+
+/// The simulated world.
+pub struct SimWorld {
+    sim: turmoil::Sim<'static>,
+    disks: Vec<SimDisk>,
+    stops: Vec<Stop>,
+    clients: Vec<String>,
+    trace: Trace,
+}
+
+/// How a node is told to stop, and whether it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Order {
+    #[default]
+    Run,
+    Stop,
+    Stopped,
+}
+
+type Stop = watch::Sender<Order>;
+
+impl SimWorld {
+    /// A world with its nodes, not a moment old. `lying_disks`: they acknowledge before they sync.
+    ///
+    /// # Errors
+    /// If the nodes' configuration is refused.
+    pub fn new(seed: u64, lying_disks: bool, trace: Trace) -> Result<Self, String> {
+        fastrand::seed(seed);
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(seed)
+            .epoch(UNIX_EPOCH + EPOCH)
+            .enable_random_order()
+            .tick_duration(Duration::from_millis(1))
+            .min_message_latency(Duration::from_millis(PACKET_MS.0))
+            .max_message_latency(Duration::from_millis(PACKET_MS.1))
+            .simulation_duration(Duration::from_secs(24 * 3600))
+            .build();
+        let (mut disks, mut stops) = (Vec::new(), Vec::new());
+        for node in NODES {
+            let disk = disk(node, &trace);
+            if lying_disks {
+                disk.acknowledge_early(LIE);
+            }
+            let stop = Stop::new(Order::Run);
+            disks.push(disk.clone());
+            stops.push(stop.clone());
+            let config = config(node)?;
+            sim.host(name(node), move || {
+                let (disk, stop, config) = (disk.clone(), stop.clone(), config.clone());
+                async move { Ok(run_node(disk, stop, config).await?) }
+            });
+        }
+        Ok(Self { sim, disks, stops, clients: Vec::new(), trace })
+    }
+
+    /// Adds a process that is no node. The world ends when all of them have.
+    pub fn client(&mut self, process: &str, work: impl Future<Output = ()> + 'static) {
+        self.clients.push(process.to_owned());
+        self.sim.client(process, async move {
+            work.await;
+            Ok(())
+        });
+    }
+
+    /// Lets a millisecond pass. True once all clients have ended.
+    ///
+    /// # Errors
+    /// The failure of a node that gave up.
+    pub fn step(&mut self) -> Result<bool, String> {
+        let ended = self.sim.step().map_err(|error| error.to_string());
+        self.trace.advance_to(u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX));
+        ended
+    }
+
+    /// Simulated time.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.trace.now_ms()
+    }
+
+    /// Kills a node's process, as `kill -9` does: its connections are closed, what it has written stays.
+    pub fn kill(&mut self, node: u64) {
+        self.sim.crash(name(node));
+        self.disk(node).kill();
+    }
+
+    /// Takes a node's power: nobody hears of it, and what was not synced may be gone. Returns how many commits are.
+    pub fn take_power(&mut self, node: u64) -> usize {
+        for other in self.others(node) {
+            self.sim.partition(name(node), other);
+        }
+        self.sim.crash(name(node));
+        self.disk(node).crash()
+    }
+
+    /// Tells a node to stop, as a service manager does.
+    pub fn ask_to_stop(&mut self, node: u64) {
+        self.stop(node).send_replace(Order::Stop);
+    }
+
+    /// Whether a node that was told to stop has done so.
+    #[must_use]
+    pub fn has_stopped(&self, node: u64) -> bool {
+        *self.stop(node).borrow() == Order::Stopped
+    }
+
+    /// Starts a node again that was killed or lost its power.
+    pub fn start(&mut self, node: u64) {
+        self.stop(node).send_replace(Order::Run);
+        self.mend(node);
+        self.sim.bounce(name(node));
+    }
+
+    /// Whether a node's process is there.
+    pub fn is_running(&mut self, node: u64) -> bool {
+        self.sim.is_host_running(name(node))
+    }
+
+    /// Drops all packets between two nodes.
+    pub fn cut(&mut self, a: u64, b: u64) {
+        self.sim.partition(name(a), name(b));
+    }
+
+    /// Drops all packets from one node to another.
+    pub fn cut_one_way(&mut self, from: u64, to: u64) {
+        self.sim.partition_oneway(name(from), name(to));
+    }
+
+    /// Drops all packets between a node and all clients.
+    pub fn cut_from_clients(&mut self, node: u64) {
+        for client in &self.clients {
+            self.sim.partition(name(node), client.as_str());
+        }
+    }
+
+    /// Lets a node's packets through again, in both directions, to nodes and clients.
+    pub fn mend(&mut self, node: u64) {
+        for other in self.others(node) {
+            self.sim.repair(name(node), other);
+        }
+    }
+
+    /// Keeps all packets between two nodes back.
+    pub fn hold(&mut self, a: u64, b: u64) {
+        self.sim.hold(name(a), name(b));
+    }
+
+    /// Delivers what was kept back.
+    pub fn release(&mut self, a: u64, b: u64) {
+        self.sim.release(name(a), name(b));
+    }
+
+    /// Packets dropped and packets held back so far.
+    #[must_use]
+    pub fn packets_stopped(&self) -> (u64, u64) {
+        self.trace.packets_stopped()
+    }
+
+    /// Ends all nodes and reads the logs of all replicas from their disks.
+    ///
+    /// # Errors
+    /// If a disk can't be read.
+    pub fn into_logs(mut self) -> Result<Vec<GroupLogs>, String> {
+        for node in NODES {
+            self.kill(node);
+        }
+        let Self { sim, disks, .. } = self;
+        drop(sim);
+        disks::logs(&disks)
+    }
+
+    fn others(&self, node: u64) -> Vec<String> {
+        let nodes = NODES.into_iter().filter(|other| *other != node).map(name);
+        nodes.chain(self.clients.iter().cloned()).collect()
+    }
+
+    fn disk(&self, node: u64) -> &SimDisk {
+        &self.disks[position(node)]
+    }
+
+    fn stop(&self, node: u64) -> &Stop {
+        &self.stops[position(node)]
+    }
+}
+
+/// A client of the cluster, for a process of the world.
+///
+/// # Errors
+/// Never: the addresses are well-formed.
+pub fn client() -> Result<Client, ClientError> {
+    let connector: Connector =
+        Arc::new(|address| Box::pin(async move { Ok(Box::new(connect(address).await?) as quorate_client::BoxIo) }));
+    Client::builder().servers(NODES.map(client_address)).connector(connector).wall_clock(wall_clock_ms).build()
+}
+
+/// One life of a node's process.
+async fn run_node(disk: SimDisk, stop: Stop, config: Config) -> Result<(), String> {
+    let id = config.node.id;
+    let runtimes = Runtimes { consensus: Handle::current(), front: Handle::current() };
+    let started = Node::start(Arc::new(SimEnv::new(disk)), config, runtimes).await;
+    let node = started.map_err(|error| format!("node {id} did not start: {error}"))?;
+    let mut told = stop.subscribe();
+    tokio::select! {
+        failure = node.failed() => return Err(format!("node {id} gave up: {failure}")),
+        _ = told.wait_for(|order| *order == Order::Stop) => {}
+    }
+    node.shutdown().await;
+    stop.send_replace(Order::Stopped);
+    // A host whose software has ended stands still with its connections open; a process that has ended is killed instead.
+    std::future::pending().await
+}
+
+fn disk(node: u64, trace: &Trace) -> SimDisk {
+    let trace = trace.clone();
+    SimDisk::new(move || {
+        let took_ms = fastrand::u64(SYNC_MS);
+        trace.note(&name(node), "sync", &took_ms.to_string());
+        Duration::from_millis(took_ms)
+    })
+}
+
+fn config(node: u64) -> Result<Config, String> {
+    let voters = NODES.map(|voter| format!("{voter}={}", peer_address(voter)));
+    let flags = [
+        format!("node.id={node}"),
+        format!("node.data_dir=/simulated/{}", name(node)),
+        "cluster.name=simulated".to_owned(),
+        format!("cluster.voters={}", voters.join(",")),
+        format!("listen.client={}", client_address(node)),
+        format!("listen.peer={}", peer_address(node)),
+        // Metrics are served over the system's network, which isn't there.
+        "listen.metrics=".to_owned(),
+    ];
+    Config::load(None, [], &flags).map_err(|error| error.to_string())
+}
+
+fn position(node: u64) -> usize {
+    NODES.iter().position(|known| *known == node).unwrap_or_else(|| panic!("there is no node {node}"))
+}
+
+fn name(node: u64) -> String {
+    format!("n{node}")
+}
+
+fn client_address(node: u64) -> String {
+    format!("{}:50051", name(node))
+}
+
+fn peer_address(node: u64) -> String {
+    format!("{}:50052", name(node))
+}
