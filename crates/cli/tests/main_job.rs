@@ -55,7 +55,7 @@ fn every_line_survives_the_death_of_the_leader() {
     assert_eq!(killed["node_id"], leader);
     let summary = finish(publish, &arguments).ok().object();
     assert_eq!(counts(&summary), (numbered.len() as u64, 0, 0), "{summary}");
-    println!("published across the death of the leader: {summary}");
+    show(&format!("published across the death of the leader: {summary}"));
 
     // And more, while a node is still missing: bytes that are no text, and a last line without a newline.
     let odd: [&[u8]; 4] = [b"\xff\xfe raw \x00 bytes", b"", b"carriage return\r", b"no newline at the end"];
@@ -133,10 +133,15 @@ async fn publishing_goes_on_soon_after_a_leader_is_killed() {
     assert_eq!(read.len() as u64, published, "each message once");
     gaps.sort_unstable();
     let (median, max) = (gaps[KILLS / 2], gaps[KILLS - 1]);
-    println!(
+    show(&format!(
         "from kill -9 of the leader to the next acknowledged publish, {KILLS} kills: median {median:?}, max {max:?}"
-    );
+    ));
     assert!(max < Duration::from_secs(30), "{gaps:?}");
+}
+
+/// Shows a figure also when the test passes: the macros' output is kept back then.
+fn show(figure: &str) {
+    std::io::stderr().write_all(format!("{figure}\n").as_bytes()).unwrap();
 }
 
 fn lines_of(bytes: &[u8]) -> Vec<Vec<u8>> {
