@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 
 use futures::stream::{self, Stream, StreamExt};
 use openraft::storage::{IOFlushed, RaftLogStorage};
@@ -38,23 +38,27 @@ impl LogStore {
         stored.into_iter().map(codec::stored_to_entry).collect()
     }
 
-    /// Clips a requested range to what the log holds.
-    fn clip(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+    /// The indices that the log holds.
+    fn held(&self) -> Range<u64> {
         let bounds = self.log.bounds();
         let first = bounds.purged.map_or(0, |id| id.index + 1);
-        let next = bounds.last.map_or(first, |id| id.index + 1);
-        let start = match range.start_bound() {
-            Bound::Included(&start) => start,
-            Bound::Excluded(&start) => start + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(&end) => end + 1,
-            Bound::Excluded(&end) => end,
-            Bound::Unbounded => u64::MAX,
-        };
-        (start.max(first), end.min(next))
+        first..bounds.last.map_or(first, |id| id.index + 1)
     }
+}
+
+/// A range as its first index and the one after its last.
+fn asked(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&end) => end + 1,
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
 }
 
 impl RaftLogReader<Types> for LogStore {
@@ -62,7 +66,8 @@ impl RaftLogReader<Types> for LogStore {
         &mut self,
         range: RB,
     ) -> io::Result<Vec<Entry>> {
-        let (mut start, end) = self.clip(&range);
+        let (held, asked) = (self.held(), asked(&range));
+        let (mut start, end) = (asked.start.max(held.start), asked.end.min(held.end));
         let mut entries = Vec::new();
         while start < end {
             let some = self.read_some(start, end, u64::MAX).await?;
@@ -85,9 +90,11 @@ impl RaftLogReader<Types> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let (start, end) = self.clip(&range);
+        // An entry that is missing here would be taken for an applied one: every index up to the log's end must be
+        // there, and one that was purged is an error too.
+        let Range { start, end } = asked(&range);
+        let end = end.min(self.held().end);
         let store = self.clone();
-        // An entry that is missing here would be taken for an applied one: every index must be there.
         let chunks = stream::try_unfold(start, move |next| {
             let store = store.clone();
             async move {

@@ -131,3 +131,28 @@ pub(crate) fn peers(this: NodeId, voters: &[Voter], map: &ClusterMap) -> BTreeMa
         .map(|voter| (voter.node, Peer { address: voter.peer_address.clone(), store_id: store_id(voter.node) }));
     registered.chain(configured).filter(|(node, _)| *node != this).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_model::NodeInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_voter_is_where_the_configuration_says_and_others_are_where_they_registered() {
+        let registered = |port: u16| NodeInfo {
+            client_address: "client:1".to_owned(),
+            peer_address: format!("old:{port}"),
+            store_id: u64::from(port),
+        };
+        let mut map = ClusterMap::default();
+        map.nodes.extend([1, 2, 4].map(|node| (NodeId::new(u64::from(node)), registered(node))));
+        let voters = [1, 2, 3].map(|node| Voter { node: NodeId::new(node), peer_address: format!("new:{node}") });
+
+        let peers = peers(NodeId::new(1), &voters, &map);
+        let expected = [(2, "new:2", Some(2)), (3, "new:3", None), (4, "old:4", Some(4))];
+        let expected = expected
+            .map(|(node, address, store_id)| (NodeId::new(node), Peer { address: address.to_owned(), store_id }));
+        assert_eq!(peers, BTreeMap::from(expected));
+    }
+}
