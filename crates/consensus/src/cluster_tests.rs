@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::env::serve_incoming;
-use crate::{BoxIo, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError, RaftGroup, RaftGroups, RaftSettings};
+use crate::{BoxIo, DetectionSettings, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError, RaftGroup, RaftGroups};
 
 const GROUP: GroupId = GroupId::new(1);
 const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
@@ -109,7 +109,7 @@ impl Cluster {
             cluster: "test".to_owned(),
             node: NodeId::new(node),
             store_id,
-            raft: RaftSettings { heartbeat_ms: 50, election_timeout_min_ms: 200, election_timeout_max_ms: 400 },
+            detection: DetectionSettings::default(),
             tail_cache: TailCacheLimits::default(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();

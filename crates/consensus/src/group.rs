@@ -1,6 +1,7 @@
 //! The handle of one replica of one Raft group.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -8,16 +9,18 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::ReadPolicy;
-use openraft::async_runtime::WatchReceiver as _;
+use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
+use openraft::raft::TransferLeaderRequest;
 use quorate_model::{ClusterMap, GroupId, IndexSegment, NodeId, Offset, Replica, ReplicaId, Reply};
 use quorate_storage::{ReadRecordsError, RecordReader, StoredBatch};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::apply::Published;
-use crate::groups::GroupSpec;
+use crate::groups::{GroupSpec, LEASE_MS};
 use crate::network::peers::Peers;
 use crate::types::{Command, Raft, Types};
 
@@ -30,10 +33,15 @@ pub struct RaftGroup {
 struct Inner {
     id: GroupId,
     replica: ReplicaId,
-    members: BTreeMap<ReplicaId, NodeId>,
+    /// The voters in the order of placement.
+    members: Vec<Replica>,
+    /// Commands are submitted in turn. Holds until when the last refusal to renew the lease stands.
+    turn: tokio::sync::Mutex<Option<Instant>>,
     running: RwLock<Running>,
     published: Arc<Published>,
     leadership: watch::Sender<Leadership>,
+    /// The last term whose leader was found not to lead any more.
+    abandoned_term: AtomicU64,
     peers: Peers,
 }
 
@@ -155,20 +163,28 @@ pub enum TransferError {
 /// The reply to a submitted command, once it is committed and applied.
 pub type PendingReply = BoxFuture<'static, Result<Reply, ProposeError>>;
 
+/// Longest wait for a majority to confirm the lease of a leader that wasn't used for a while.
+const LEASE_RENEWAL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// A replica id that is never given out.
+const NO_REPLICA: u64 = 0;
+
 /// Longest wait for a transferred leadership to show.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl RaftGroup {
     pub(crate) fn new(
         spec: &GroupSpec,
-        members: BTreeMap<ReplicaId, NodeId>,
         running: Running,
         published: Arc<Published>,
         peers: Peers,
     ) -> Self {
         let leadership = watch::Sender::new(Leadership::default());
-        let (id, replica, running) = (spec.group, spec.replica, RwLock::new(running));
-        Self { inner: Arc::new(Inner { id, replica, members, running, published, leadership, peers }) }
+        let (id, replica, members) = (spec.group, spec.replica, spec.members.clone());
+        let (turn, running) = (tokio::sync::Mutex::default(), RwLock::new(running));
+        let abandoned_term = AtomicU64::new(0);
+        let inner = Inner { id, replica, members, turn, running, published, leadership, abandoned_term, peers };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The group.
@@ -190,7 +206,11 @@ impl RaftGroup {
     /// [`ProposeError::Stopped`] if the group isn't running. Everything else comes with the reply.
     pub async fn submit(&self, command: Bytes) -> Result<PendingReply, ProposeError> {
         let (responder, answered) = ProgressResponder::complete_only();
-        self.raft().client_write_ff(Command(command), Some(responder)).await.map_err(|_| ProposeError::Stopped)?;
+        {
+            let mut refused_until = self.inner.turn.lock().await;
+            self.renew_lease(&mut refused_until).await;
+            self.raft().client_write_ff(Command(command), Some(responder)).await.map_err(|_| ProposeError::Stopped)?;
+        }
         let group = self.clone();
         let pending = async move {
             match answered.await {
@@ -206,6 +226,26 @@ impl RaftGroup {
             }
         };
         Ok(pending.boxed())
+    }
+
+    /// A leader that hasn't been used for a while asks a majority whether it still leads: openraft accepts no write
+    /// without a recent answer, and nobody sends heartbeats for an idle group. Costs a round trip and no fsync.
+    async fn renew_lease(&self, refused_until: &mut Option<Instant>) {
+        let now = Instant::now();
+        if self.lease_is_fresh() || refused_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let renewed = tokio::time::timeout(LEASE_RENEWAL_TIMEOUT, self.read_barrier()).await;
+        // Without a majority the write itself will be refused; those that wait behind it needn't ask again.
+        *refused_until = (!matches!(renewed, Ok(Ok(())))).then(|| Instant::now() + LEASE_RENEWAL_TIMEOUT);
+    }
+
+    fn lease_is_fresh(&self) -> bool {
+        let raft = self.raft();
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let half = Duration::from_millis(LEASE_MS / 2);
+        metrics.state != openraft::ServerState::Leader || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < half)
     }
 
     /// Replicates a command and waits for its reply.
@@ -282,7 +322,7 @@ impl RaftGroup {
     }
 
     /// Hands the leadership over and waits until it has moved; without a target, to the other voter that has
-    /// the most of the log.
+    /// the most of the log. Goes on if the caller gives up.
     ///
     /// # Errors
     /// See [`TransferError`].
@@ -295,21 +335,77 @@ impl RaftGroup {
             None => self.most_caught_up(),
         };
         let target = target.ok_or(TransferError::NoTarget)?;
+        let group = self.clone();
+        let transfer = tokio::spawn(async move { group.transfer_to(target).await });
+        transfer.await.unwrap_or(Err(TransferError::Stopped))
+    }
+
+    async fn transfer_to(&self, target: ReplicaId) -> Result<ReplicaId, TransferError> {
         let mut leadership = self.watch_leadership();
-        self.raft().trigger().transfer_leader(target.get()).await.map_err(|_| TransferError::Stopped)?;
-        let moved = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader.id != self.inner.replica));
+        let raft = self.raft();
+        raft.trigger().transfer_leader(target.get()).await.map_err(|_| TransferError::Stopped)?;
+        let elsewhere = |now: &Leadership| now.leader.is_some_and(|leader| leader.id != self.inner.replica);
+        let moved = async { leadership.wait_for(elsewhere).await.map(|now| *now) };
         match tokio::time::timeout(TRANSFER_TIMEOUT, moved).await {
             Ok(Ok(now)) => Ok(now.leader.map_or(target, |leader| leader.id)),
             Ok(Err(_)) => Err(TransferError::Stopped),
-            Err(_) => Err(TransferError::Timeout(TRANSFER_TIMEOUT)),
+            Err(_) => {
+                // openraft's leader refuses writes from here on, for as long as it leads. Once stopped, it is rebuilt
+                // by the supervisor as a follower, and the group elects.
+                let _ = raft.shutdown().await;
+                Err(TransferError::Timeout(TRANSFER_TIMEOUT))
+            }
         }
+    }
+
+    /// Stands for election, unless this replica leads. Pre-vote: nothing happens unless a majority would agree.
+    pub(crate) async fn stand_for_election(&self) {
+        // A group that is being stopped or rebuilt reports its leader again.
+        let _ = self.raft().trigger().elect(true).await;
+    }
+
+    /// A replica asks for votes in `term`. If it is the one that this replica takes for its leader, it leads no more:
+    /// it was restarted, so quickly perhaps that nobody noticed, and may lack what it needs to be elected again.
+    pub(crate) async fn hear_candidate(&self, candidate: ReplicaId, term: u64) {
+        let now = self.leadership();
+        if now.leader.is_some_and(|leader| leader.id == candidate) && !now.is_self && now.term < term {
+            self.inner.abandoned_term.store(now.term, Ordering::Release);
+            self.refresh_leadership();
+            self.drop_lease().await;
+        }
+    }
+
+    /// Lets this replica vote although it heard from its leader a moment ago.
+    pub(crate) async fn drop_lease(&self) {
+        let raft = self.raft();
+        let vote = raft.server_metrics().borrow_watched().vote;
+        // "Hand over to nobody": openraft's only way to end a lease, and it does so only if the vote is still the same.
+        let nobody = TransferLeaderRequest::new(vote, NO_REPLICA, None);
+        let _ = raft.handle_transfer_leader(nobody).await;
+    }
+
+    /// Has the leader send at once what the replica on `node` lacks, the commit index in any case.
+    pub(crate) async fn resume_replication_to(&self, node: u64) {
+        let Some(replica) = self.inner.members.iter().find(|member| member.node.get() == node) else { return };
+        let raft = self.raft();
+        let _ = raft.trigger().reset_backoff([replica.id.get()]).await;
+        let _ = raft.trigger().heartbeat().await;
+    }
+
+    /// The nodes of all voters, in the order of placement.
+    pub(crate) fn voter_nodes(&self) -> Vec<u64> {
+        self.inner.members.iter().map(|member| member.node.get()).collect()
+    }
+
+    fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
+        self.inner.members.iter().find(|member| member.id == replica).map(|member| member.node)
     }
 
     /// Of the voters that this node has a connection to.
     fn most_caught_up(&self) -> Option<ReplicaId> {
         let mut others = self.others();
         let reachable = |node: &NodeId| self.inner.peers.is_reachable(*node);
-        others.retain(|replica| self.inner.members.get(replica).is_some_and(reachable));
+        others.retain(|replica| self.node_of(*replica).as_ref().is_some_and(reachable));
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let matched =
@@ -371,13 +467,16 @@ impl RaftGroup {
         };
         let leader = leader.and_then(|replica| {
             let id = ReplicaId::new(replica);
-            Some(Replica { id, node: *self.inner.members.get(&id)? })
+            Some(Replica { id, node: self.node_of(id)? })
         });
         let is_self = state == openraft::ServerState::Leader && leader.is_some_and(|it| it.id == self.inner.replica);
         // A leader that openraft still names although it stepped down itself is no hint to anybody.
         let leader = leader.filter(|it| is_self || it.id != self.inner.replica);
+        let leader = leader.filter(|_| is_self || term != self.inner.abandoned_term.load(Ordering::Acquire));
         let now = Leadership { leader, term, is_self };
-        self.inner.leadership.send_if_modified(|old| std::mem::replace(old, now) != now);
+        if self.inner.leadership.send_if_modified(|old| std::mem::replace(old, now) != now) {
+            self.inner.peers.sentinel().group_changed(self.inner.id);
+        }
     }
 
     /// Why openraft's core ended, once it has.
@@ -390,7 +489,7 @@ impl RaftGroup {
     fn not_leader(&self, forward: &ForwardToLeader<Types>) -> ProposeError {
         let hint = forward.leader_id.filter(|leader| *leader != self.inner.replica.get()).and_then(|leader| {
             let id = ReplicaId::new(leader);
-            Some(Replica { id, node: *self.inner.members.get(&id)? })
+            Some(Replica { id, node: self.node_of(id)? })
         });
         ProposeError::NotLeader { leader: hint, term: self.leadership().term }
     }

@@ -17,6 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::apply::{Published, StateMachine};
+use crate::detection::DetectionSettings;
+use crate::detection::sentinel::Sentinel;
 use crate::env::Env;
 use crate::group::{PendingReply, ProposeError, RaftGroup, Running};
 use crate::log_store::LogStore;
@@ -27,6 +29,10 @@ use crate::network::service::Service;
 use crate::network::{Class, Identity};
 use crate::supervisor;
 use crate::types::Raft;
+
+/// A leader whose last answer from a majority is older than this accepts no write, in milliseconds; a follower that
+/// heard from its leader within it votes for nobody else, unless that leader's node is down. Longer than a disk stalls.
+pub(crate) const LEASE_MS: u64 = 2_000;
 
 /// Leaderships handed over at the same time when a node shuts down.
 const TRANSFERS_AT_ONCE: usize = 16;
@@ -40,28 +46,10 @@ pub struct GroupsConfig {
     pub node: NodeId,
     /// Identity of this node's disk; a peer whose disk was replaced is refused.
     pub store_id: u64,
-    /// Timing of every group.
-    pub raft: RaftSettings,
+    /// Timing of failure detection.
+    pub detection: DetectionSettings,
     /// Memory for the newest entries of each group.
     pub tail_cache: TailCacheLimits,
-}
-
-/// Timing of Raft groups. A follower waits for the leader's lease (`election_timeout_max_ms`) and then for a
-/// random time between minimum and maximum, so failover takes max + random(min, max).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RaftSettings {
-    /// Interval of heartbeats, in milliseconds. Must exceed the worst fsync stall.
-    pub heartbeat_ms: u64,
-    /// Shortest random election timeout, in milliseconds.
-    pub election_timeout_min_ms: u64,
-    /// Longest random election timeout, and the leader's lease, in milliseconds.
-    pub election_timeout_max_ms: u64,
-}
-
-impl Default for RaftSettings {
-    fn default() -> Self {
-        Self { heartbeat_ms: 150, election_timeout_min_ms: 500, election_timeout_max_ms: 1000 }
-    }
 }
 
 /// Another node of the cluster.
@@ -119,7 +107,7 @@ pub struct RaftGroups {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     config: GroupsConfig,
     openraft: Arc<Config>,
     storage: Storage,
@@ -152,20 +140,26 @@ impl RaftGroups {
     ) -> Result<Self, OpenGroupError> {
         let openraft = Arc::new(openraft_config(&config)?);
         let me = Identity { cluster: config.cluster.clone(), node: config.node.get(), store_id: config.store_id };
-        let peers = Peers::new(me, env, runtime.clone());
-        Ok(Self {
-            inner: Arc::new(Inner {
-                config,
-                openraft,
-                storage,
-                peers,
-                runtime,
-                open: RwLock::default(),
-                turn: tokio::sync::Mutex::default(),
-                shut_down: AtomicBool::new(false),
-                failure: watch::Sender::new(None),
-            }),
-        })
+        let sentinel = Sentinel::new(me.node, config.detection);
+        let peers = Peers::new(me, env, runtime.clone(), sentinel.clone());
+        let inner = Arc::new(Inner {
+            config,
+            openraft,
+            storage,
+            peers,
+            runtime,
+            open: RwLock::default(),
+            turn: tokio::sync::Mutex::default(),
+            shut_down: AtomicBool::new(false),
+            failure: watch::Sender::new(None),
+        });
+        let (node, detection) = (inner.config.node.get(), inner.config.detection);
+        inner.runtime.spawn(sentinel.run(node, detection, Arc::downgrade(&inner)));
+        Ok(Self { inner })
+    }
+
+    pub(crate) fn from_inner(inner: Arc<Inner>) -> Self {
+        Self { inner }
     }
 
     /// Opens a replica from disk, or creates it. Opening an open group returns it.
@@ -191,14 +185,14 @@ impl RaftGroups {
         }
         let published = Arc::new(Published::new(spec.kind));
         let running = self.start(&spec, &published).await?;
-        let members = spec.members.iter().map(|replica| (replica.id, replica.node)).collect();
-        let group = RaftGroup::new(&spec, members, running, published, self.inner.peers.clone());
+        let group = RaftGroup::new(&spec, running, published, self.inner.peers.clone());
         group.refresh_leadership();
         let closing = watch::Sender::new(false);
         let supervisor = tokio::spawn(supervisor::run(self.clone(), group.clone(), spec.clone(), closing.subscribe()));
         // Registered before anyone votes, so that no peer is refused on the way.
         self.write_open().insert(spec.group, Open { group: group.clone(), supervisor, closing });
-        tokio::spawn(supervisor::initialize(group.clone(), spec, self.inner.config.raft));
+        self.inner.peers.sentinel().group_changed(spec.group);
+        tokio::spawn(supervisor::initialize(group.clone(), spec, self.inner.config.detection));
         Ok(group)
     }
 
@@ -242,6 +236,7 @@ impl RaftGroups {
 
     async fn close_now(&self, group: GroupId) {
         let Some(open) = self.write_open().remove(&group) else { return };
+        self.inner.peers.sentinel().group_changed(group);
         open.closing.send_replace(true);
         let raft = open.group.raft();
         // A group that is already stopped has nothing to checkpoint.
@@ -379,12 +374,17 @@ fn forwarded_reply(answer: Result<Body, LinkError>) -> Result<Reply, ProposeErro
 }
 
 fn openraft_config(config: &GroupsConfig) -> Result<Config, OpenGroupError> {
-    let RaftSettings { heartbeat_ms, election_timeout_min_ms, election_timeout_max_ms } = config.raft;
     Config {
         cluster_name: config.cluster.clone(),
-        heartbeat_interval: heartbeat_ms,
-        election_timeout_min: election_timeout_min_ms,
-        election_timeout_max: election_timeout_max_ms,
+        // No timer per group: `detection` watches nodes and elects.
+        enable_tick: false,
+        enable_heartbeat: false,
+        enable_elect: false,
+        // Of what openraft makes of these three, this remains: how long a read round may take, how long a vote may
+        // take, and the lease.
+        heartbeat_interval: LEASE_MS / 2,
+        election_timeout_min: LEASE_MS - 1,
+        election_timeout_max: LEASE_MS,
         enable_pre_vote: Some(true),
         // A restarted leader must win an election: its peers may have moved on.
         enable_leader_restore: Some(false),
@@ -395,16 +395,14 @@ fn openraft_config(config: &GroupsConfig) -> Result<Config, OpenGroupError> {
         replication_lag_threshold: 1000,
         install_snapshot_timeout: 10_000,
         removed_leader_step_down: StepDownPolicy::After(150),
-        // A leader that reaches a follower but no quorum falls silent, so that the others may elect (openraft #2080).
-        quorum_loss_probe_interval: Some(election_timeout_max_ms.saturating_mul(2)),
         ..Config::default()
     }
     .validate()
     .map_err(|error| OpenGroupError::Settings(error.to_string()))
 }
 
-/// How often a replica may wait for the preferred one to create the group.
-pub(crate) fn initialize_delay(raft: RaftSettings, rank: usize) -> Duration {
+/// How long a replica waits for the preferred one to create the group.
+pub(crate) fn initialize_delay(detection: DetectionSettings, rank: usize) -> Duration {
     let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-    Duration::from_millis(raft.election_timeout_max_ms).saturating_mul(3).saturating_mul(rank)
+    detection.suspect_after().saturating_mul(3).saturating_mul(rank)
 }

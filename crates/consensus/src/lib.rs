@@ -6,6 +6,7 @@
 //! - [`env`]: listen, connect, disk, clock: everything that simulation replaces.
 //! - [`group`]: [`RaftGroup`], the handle of one replica: propose, read, leadership.
 //! - [`groups`]: [`RaftGroups`], all replicas of this node: open, close, forward, shut down.
+//! - `detection`: notices by heartbeats between nodes that one is down, and has its groups elect.
 //! - `apply`, `log_store`: openraft's storage traits over `quorate-storage`.
 //! - `codec`: our own bytes for votes, entries and memberships, on disk and on the wire.
 //! - `network`: one multiplexed stream per peer and class of traffic.
@@ -20,6 +21,7 @@ mod cluster_tests;
 mod codec;
 #[cfg(test)]
 mod conformance_tests;
+mod detection;
 pub mod env;
 pub mod group;
 pub mod groups;
@@ -29,6 +31,7 @@ mod runtime;
 mod supervisor;
 mod types;
 
+pub use detection::DetectionSettings;
 pub use env::{BoxIo, Env, Listener};
 pub use group::{GroupStatus, Leadership, PendingReply, Progress, ProposeError, RaftGroup, ReadError, TransferError};
-pub use groups::{GroupSpec, GroupsConfig, OpenGroupError, Peer, RaftGroups, RaftSettings};
+pub use groups::{GroupSpec, GroupsConfig, OpenGroupError, Peer, RaftGroups};

@@ -11,8 +11,9 @@ use openraft::errors::Fatal;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::detection::DetectionSettings;
 use crate::group::RaftGroup;
-use crate::groups::{GroupSpec, OpenGroupError, RaftGroups, RaftSettings, initialize_delay};
+use crate::groups::{GroupSpec, OpenGroupError, RaftGroups, initialize_delay};
 use crate::types::Member;
 
 /// First wait before a rebuild; doubles up to the longest.
@@ -95,9 +96,9 @@ pub(crate) async fn machine_is_gone(group: &RaftGroup) -> bool {
 
 /// Creates a group that doesn't exist yet. The preferred replica does it at once, the others only if they
 /// have waited for it in vain; all of them name the same members, so the first election settles on one log.
-pub(crate) async fn initialize(group: RaftGroup, spec: GroupSpec, raft: RaftSettings) {
+pub(crate) async fn initialize(group: RaftGroup, spec: GroupSpec, detection: DetectionSettings) {
     let Some(rank) = spec.members.iter().position(|member| member.id == spec.replica) else { return };
-    tokio::time::sleep(initialize_delay(raft, rank)).await;
+    tokio::time::sleep(initialize_delay(detection, rank)).await;
     if !matches!(group.raft().is_initialized().await, Ok(false)) {
         return;
     }

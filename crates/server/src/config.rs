@@ -7,6 +7,7 @@ mod problem;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use quorate_consensus::DetectionSettings;
 use quorate_model::NodeId;
 
 pub use keys::{KEYS, Key, Kind};
@@ -23,8 +24,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Where it listens.
     pub listen: ListenConfig,
-    /// Timing of elections.
-    pub raft: RaftConfig,
+    /// Section `detection`: when another node counts as down.
+    pub detection: DetectionSettings,
     /// Bounds on what clients may ask.
     pub limits: LimitsConfig,
     /// Logging.
@@ -73,17 +74,6 @@ pub struct ListenConfig {
     pub peer: String,
     /// HTTP for metrics and probes; `None`: not served.
     pub metrics: Option<String>,
-}
-
-/// Section `raft`, in milliseconds.
-#[derive(Clone, Copy, Debug)]
-pub struct RaftConfig {
-    /// Interval of a leader's heartbeats.
-    pub heartbeat_ms: u64,
-    /// Shortest silence before an election.
-    pub election_timeout_min_ms: u64,
-    /// Longest silence before an election.
-    pub election_timeout_max_ms: u64,
 }
 
 /// Section `limits`.
@@ -222,10 +212,9 @@ impl Reading {
             peer: self.address("listen.peer").unwrap_or_else(|| self.missing("listen.peer")),
             metrics: self.address("listen.metrics"),
         };
-        let raft = RaftConfig {
-            heartbeat_ms: self.integer("raft.heartbeat_ms"),
-            election_timeout_min_ms: self.integer("raft.election_timeout_min_ms"),
-            election_timeout_max_ms: self.integer("raft.election_timeout_max_ms"),
+        let detection = DetectionSettings {
+            heartbeat_ms: self.integer("detection.heartbeat_ms"),
+            suspect_after_ms: self.integer("detection.suspect_after_ms"),
         };
         let limits = LimitsConfig {
             in_flight_bytes: self.size("limits.in_flight_bytes"),
@@ -236,7 +225,7 @@ impl Reading {
         };
         let format = if self.choice("log.format") == "json" { LogFormat::Json } else { LogFormat::Human };
         let log = LogConfig { level: self.required_text("log.level"), format };
-        self.check_together(&node, &listen, raft);
+        self.check_together(&node, &listen, detection);
 
         if !self.layers.problems.is_empty() {
             return Err(ConfigError::Problems(self.layers.problems));
@@ -245,25 +234,18 @@ impl Reading {
             .iter()
             .filter_map(|key| self.layers.get(key.name).map(|w| (key.name, w.text.clone(), w.origin.clone())))
             .collect();
-        Ok(Config { node, cluster, listen, raft, limits, log, settings })
+        Ok(Config { node, cluster, listen, detection, limits, log, settings })
     }
 
     /// Checks that need more than one value.
-    fn check_together(&mut self, node: &NodeConfig, listen: &ListenConfig, raft: RaftConfig) {
+    fn check_together(&mut self, node: &NodeConfig, listen: &ListenConfig, detection: DetectionSettings) {
         // Problems of single values first: a check of two values of which one is missing would mislead.
         if !self.layers.problems.is_empty() {
             return;
         }
-        if raft.election_timeout_min_ms < 3 * raft.heartbeat_ms {
-            let least = 3 * raft.heartbeat_ms;
-            self.invalid("raft.election_timeout_min_ms", format!("at least three heartbeats, {least}"));
-        }
-        if raft.election_timeout_max_ms <= raft.election_timeout_min_ms {
-            let least = raft.election_timeout_min_ms + 1;
-            self.invalid(
-                "raft.election_timeout_max_ms",
-                format!("more than election_timeout_min_ms, {least} or above"),
-            );
+        let least = 3 * detection.heartbeat_ms;
+        if detection.suspect_after_ms < least {
+            self.invalid("detection.suspect_after_ms", format!("at least three heartbeats, {least}"));
         }
         for (advertised, bound, field) in [
             (&node.client_address, &listen.client, "node.client_address"),

@@ -124,6 +124,13 @@ impl Link {
         })
     }
 
+    /// Sends one envelope that wants no answer, or drops it if it would have to wait.
+    pub(crate) fn post(&self, body: envelope::Body) -> Result<(), LinkError> {
+        let outbox = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).outbox.clone();
+        let outbox = outbox.ok_or(LinkError::Down(self.shared.node))?;
+        outbox.try_send(address(0, 0, 0, body)).map_err(|_| LinkError::Full(self.shared.node))
+    }
+
     /// Opens an append session: many questions, answers in order, one call id.
     pub(crate) fn open_session(&self, group: u64, to_replica: u64) -> Result<Session, LinkError> {
         let (answers, receiver) = mpsc::unbounded_channel();
@@ -160,10 +167,14 @@ impl Link {
     }
 
     /// Keeps the stream to `peers`' idea of this node open until the task is dropped.
-    pub(crate) async fn run(self, class: Class, peers: Peers, channel: Channel) {
+    pub(crate) async fn run(self, class: Class, peers: Peers, channel: Channel, address: String) {
         loop {
             if let Err(error) = self.run_stream(class, &peers, channel.clone()).await {
                 tracing::debug!(node = self.shared.node, ?class, %error, "peer stream ended");
+            }
+            // A lost connection alone says nothing of the process at its other end.
+            if class == Class::Control && peers.is_refused(&address).await {
+                peers.sentinel().gone(self.shared.node);
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(RECONNECT_MS))).await;
         }
@@ -192,8 +203,15 @@ impl Link {
         };
         let _up = Up::new(self, outbox, peer);
         tracing::debug!(node = self.shared.node, ?class, "peer stream open");
+        let sentinel = peers.sentinel();
+        sentinel.heard(self.shared.node);
+        if class == Class::Data {
+            sentinel.linked(self.shared.node);
+        }
         while let Some(frame) = incoming.next().await {
-            for answer in frame?.envelopes {
+            let frame = frame?;
+            sentinel.heard(self.shared.node);
+            for answer in frame.envelopes {
                 self.dispatch(answer);
             }
         }

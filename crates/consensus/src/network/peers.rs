@@ -1,15 +1,21 @@
 //! The links to every peer.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quorate_model::NodeId;
 use tokio::task::AbortHandle;
 
 use super::link::Link;
 use super::{Class, Identity};
+use crate::detection::sentinel::Sentinel;
 use crate::env::{ChannelSettings, Env, channel};
 use crate::groups::Peer;
+
+/// Longest wait for an answer to a dial that only asks whether somebody listens.
+const DIAL_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Cheap to clone; all clones share the links.
 #[derive(Clone)]
@@ -21,6 +27,7 @@ struct Shared {
     me: Identity,
     env: Arc<dyn Env>,
     runtime: tokio::runtime::Handle,
+    sentinel: Sentinel,
     state: Mutex<State>,
 }
 
@@ -45,8 +52,17 @@ impl Drop for Known {
 }
 
 impl Peers {
-    pub(crate) fn new(me: Identity, env: Arc<dyn Env>, runtime: tokio::runtime::Handle) -> Self {
-        Self { shared: Arc::new(Shared { me, env, runtime, state: Mutex::default() }) }
+    pub(crate) fn new(me: Identity, env: Arc<dyn Env>, runtime: tokio::runtime::Handle, sentinel: Sentinel) -> Self {
+        Self { shared: Arc::new(Shared { me, env, runtime, sentinel, state: Mutex::default() }) }
+    }
+
+    pub(crate) fn sentinel(&self) -> &Sentinel {
+        &self.shared.sentinel
+    }
+
+    /// The other nodes.
+    pub(crate) fn nodes(&self) -> Vec<u64> {
+        self.lock().known.keys().copied().collect()
     }
 
     pub(crate) fn me(&self) -> &Identity {
@@ -72,6 +88,7 @@ impl Peers {
                 }
             }
         }
+        self.shared.sentinel.set_peers(&state.known.keys().copied().collect());
     }
 
     fn connect(&self, state: &mut State, node: u64, address: &str) -> Vec<AbortHandle> {
@@ -79,7 +96,7 @@ impl Peers {
         for class in Class::ALL {
             match channel(&self.shared.env, address, ChannelSettings::default()) {
                 Ok(channel) => {
-                    let run = state.link(node, class).run(class, self.clone(), channel);
+                    let run = state.link(node, class).run(class, self.clone(), channel, address.to_owned());
                     tasks.push(self.shared.runtime.spawn(run).abort_handle());
                 }
                 Err(error) => tracing::warn!(node, address, %error, "peer address is not usable"),
@@ -112,6 +129,13 @@ impl Peers {
             Some(_) => None,
         }
     }
+
+    /// Whether nobody listens at `address`: the machine is up, and the process isn't.
+    pub(crate) async fn is_refused(&self, address: &str) -> bool {
+        let dialled = tokio::time::timeout(DIAL_TIMEOUT, self.shared.env.connect(address)).await;
+        matches!(dialled, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,7 +7,7 @@ use futures::stream::{Stream, StreamExt};
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use quorate_model::GroupId;
+use quorate_model::{GroupId, ReplicaId};
 use quorate_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
 use quorate_proto::internal::{self as wire, Envelope, Frame, envelope::Body};
 use tokio::sync::mpsc;
@@ -90,8 +90,12 @@ impl Inbound {
                 tracing::warn!(node = greeting.node, reason, "turned a peer away");
                 return;
             }
+            self.groups.peers().sentinel().heard(greeting.node);
             for envelope in frame.envelopes {
-                self.serve(envelope).await;
+                match envelope.body {
+                    Some(Body::NodeHeartbeat(word)) => self.groups.peers().sentinel().heartbeat(greeting.node, word),
+                    _ => self.serve(envelope).await,
+                }
             }
         }
     }
@@ -112,12 +116,18 @@ impl Inbound {
         }
         match body {
             Some(Body::Append(append)) if !append.single => self.serve_session(&group, append, reply).await,
-            // Submitting keeps the order in which proposals arrived; only the wait for the outcome is a task.
-            Some(Body::Propose(propose)) => match group.submit(propose.command).await {
-                Ok(pending) => drop(tokio::spawn(async move { reply.send(propose_reply(pending.await)).await })),
-                Err(error) => reply.send(propose_reply(Err(error))).await,
-            },
-            Some(body) => drop(tokio::spawn(async move { reply.send(answer(group.raft(), body).await).await })),
+            Some(Body::Propose(propose)) => {
+                let mut proposing = Box::pin(async move {
+                    let outcome = group.propose(propose.command).await;
+                    reply.send(propose_reply(outcome)).await;
+                });
+                // The first poll takes a place in the group's queue, so that proposals keep the order in which they
+                // arrived; the rest is a task, so that one group can't hold up the others.
+                if futures::poll!(proposing.as_mut()).is_pending() {
+                    tokio::spawn(proposing);
+                }
+            }
+            Some(body) => drop(tokio::spawn(async move { reply.send(answer(&group, body).await).await })),
             None => reply.send(refusal(&"empty envelope")).await,
         }
     }
@@ -174,8 +184,12 @@ impl Reply {
 }
 
 /// Everything that is one question and one answer.
-async fn answer(raft: Raft, question: Body) -> Body {
-    match try_answer(&raft, question).await {
+async fn answer(group: &RaftGroup, question: Body) -> Body {
+    if let Body::Vote(vote) | Body::PreVote(vote) = &question {
+        let candidacy = vote.vote.unwrap_or_default();
+        group.hear_candidate(ReplicaId::new(candidacy.voted_for), candidacy.term).await;
+    }
+    match try_answer(&group.raft(), question).await {
         Ok(body) => body,
         Err(reason) => refusal(&reason),
     }

@@ -117,22 +117,16 @@ pub const KEYS: &[Key] = &[
         about: "Where /metrics, /livez and /readyz are served over HTTP. Empty: nowhere.",
     },
     Key {
-        name: "raft.heartbeat_ms",
+        name: "detection.heartbeat_ms",
         kind: Kind::Integer { min: 10, max: 10_000 },
-        default: Some("150"),
-        about: "Interval at which a leader tells its followers that it lives.",
+        default: Some("100"),
+        about: "Interval at which two nodes tell each other that they live.",
     },
     Key {
-        name: "raft.election_timeout_min_ms",
+        name: "detection.suspect_after_ms",
         kind: Kind::Integer { min: 50, max: 60_000 },
         default: Some("500"),
-        about: "Shortest silence of a leader after which another is elected; at least three heartbeats.",
-    },
-    Key {
-        name: "raft.election_timeout_max_ms",
-        kind: Kind::Integer { min: 100, max: 120_000 },
-        default: Some("1000"),
-        about: "Longest such silence; each replica draws between the two, so that they rarely tie.",
+        about: "Silence after which a node is suspected; at least three heartbeats. If two nodes agree, its leaders are replaced.",
     },
     Key {
         name: "limits.in_flight_bytes",

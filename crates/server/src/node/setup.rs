@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{Env, GroupSpec, GroupsConfig, Listener, RaftGroups, RaftSettings};
+use quorate_consensus::{Env, GroupSpec, GroupsConfig, Listener, RaftGroups};
 use quorate_model::{ClusterMap, GroupId, MachineKind, Reason, ReplicaId};
 use quorate_storage::{NodeIdentity, Storage, TailCacheLimits};
 use tokio::sync::watch;
@@ -289,11 +289,7 @@ fn groups_config(config: &Config, identity: &NodeIdentity) -> GroupsConfig {
         cluster: config.cluster.name.clone(),
         node: config.node.id,
         store_id: identity.store_id,
-        raft: RaftSettings {
-            heartbeat_ms: config.raft.heartbeat_ms,
-            election_timeout_min_ms: config.raft.election_timeout_min_ms,
-            election_timeout_max_ms: config.raft.election_timeout_max_ms,
-        },
+        detection: config.detection,
         tail_cache: TailCacheLimits::default(),
     }
 }
