@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,9 @@ use quorate_model::{
     RecordBatchBuilder, Replica, ReplicaId, Reply, TopicId,
 };
 use quorate_storage::{OpenError, SimDisk, Storage, TailCacheLimits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::env::serve_incoming;
@@ -25,19 +26,56 @@ use crate::{BoxIo, DetectionSettings, Env, GroupSpec, GroupsConfig, Listener, Pe
 
 const GROUP: GroupId = GroupId::new(1);
 const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
-const NODES: [u64; 3] = [1, 2, 3];
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const NODES: [u64; 3] = [1, 2, 3];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Addresses are names; a connection is a pair of in-memory pipes.
+/// Addresses are names; a connection is a pair of in-memory pipes with a valve in each direction.
 #[derive(Clone, Default)]
-struct Wires {
+pub(crate) struct Wires {
     listeners: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<io::Result<BoxIo>>>>>,
+    /// Directions, as (from, to), in which nothing passes.
+    cut: Arc<watch::Sender<BTreeSet<(u64, u64)>>>,
+    /// Whoever dials waits.
+    dials_held: Arc<watch::Sender<bool>>,
 }
 
-impl Env for Wires {
+impl Wires {
+    pub(crate) fn cut(&self, from: u64, to: u64) {
+        self.cut.send_if_modified(|cut| cut.insert((from, to)));
+    }
+
+    pub(crate) fn hold_dials(&self, held: bool) {
+        self.dials_held.send_replace(held);
+    }
+
+    pub(crate) fn mend(&self) {
+        self.cut.send_modify(BTreeSet::clear);
+    }
+
+    /// Carries bytes from one end to the other for as long as both are there and nothing is cut.
+    async fn carry(self, direction: (u64, u64), mut from: ReadHalf<DuplexStream>, mut to: WriteHalf<DuplexStream>) {
+        let mut cut = self.cut.subscribe();
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = from.read(&mut buffer).await {
+            if cut.wait_for(|cut| !cut.contains(&direction)).await.is_err() || to.write_all(&buffer[..count]).await.is_err()
+            {
+                break;
+            }
+        }
+        let _ = to.shutdown().await;
+    }
+}
+
+/// The wires as one node sees them.
+struct Plug {
+    node: u64,
+    wires: Wires,
+}
+
+impl Env for Plug {
     fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Listener>> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        self.listeners.lock().unwrap().insert(address.to_owned(), sender);
+        self.wires.listeners.lock().unwrap().insert(address.to_owned(), sender);
         let local_address = address.to_owned();
         Box::pin(
             async move { Ok(Listener { local_address, incoming: UnboundedReceiverStream::new(receiver).boxed() }) },
@@ -45,11 +83,20 @@ impl Env for Wires {
     }
 
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<BoxIo>> {
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        let listeners = self.listeners.lock().unwrap();
-        let sent = listeners.get(address).is_some_and(|listener| listener.send(Ok(Box::new(theirs))).is_ok());
+        let (wires, here, address) = (self.wires.clone(), self.node, address.to_owned());
+        let there = NODES.into_iter().find(|node| self::address(*node) == address).unwrap();
         Box::pin(async move {
-            if sent { Ok(Box::new(ours) as BoxIo) } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+            wires.dials_held.subscribe().wait_for(|held| !held).await.map_err(io::Error::other)?;
+            let (ours, near) = tokio::io::duplex(1 << 20);
+            let (far, theirs) = tokio::io::duplex(1 << 20);
+            let listener = wires.listeners.lock().unwrap().get(&address).cloned();
+            if listener.is_none_or(|listener| listener.send(Ok(Box::new(theirs))).is_err()) {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let ((from_here, to_here), (from_there, to_there)) = (tokio::io::split(near), tokio::io::split(far));
+            tokio::spawn(wires.clone().carry((here, there), from_here, to_there));
+            tokio::spawn(wires.carry((there, here), from_there, to_here));
+            Ok(Box::new(ours) as BoxIo)
         })
     }
 
@@ -63,8 +110,8 @@ impl Env for Wires {
 }
 
 /// A node lives in a runtime of its own, so that killing it ends all its tasks and connections at once.
-struct Node {
-    groups: RaftGroups,
+pub(crate) struct Node {
+    pub(crate) groups: RaftGroups,
     runtime: Option<Runtime>,
 }
 
@@ -76,10 +123,10 @@ impl Drop for Node {
     }
 }
 
-struct Cluster {
-    wires: Wires,
-    disks: BTreeMap<u64, SimDisk>,
-    nodes: BTreeMap<u64, Node>,
+pub(crate) struct Cluster {
+    pub(crate) wires: Wires,
+    pub(crate) disks: BTreeMap<u64, SimDisk>,
+    pub(crate) nodes: BTreeMap<u64, Node>,
 }
 
 fn address(node: u64) -> String {
@@ -95,8 +142,17 @@ fn peers(store_id: impl Fn(u64) -> Option<u64>) -> BTreeMap<NodeId, Peer> {
 }
 
 impl Cluster {
-    async fn start() -> Self {
-        let disks = NODES.map(|node| (node, SimDisk::new(|| Duration::ZERO))).into();
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| Duration::ZERO).await
+    }
+
+    /// With a time that each node's fsync takes.
+    pub(crate) async fn start_with(fsync: impl Fn(u64) -> Duration + Clone + Send + Sync + 'static) -> Self {
+        let disk = |node| {
+            let fsync = fsync.clone();
+            (node, SimDisk::new(move || fsync(node)))
+        };
+        let disks = NODES.map(disk).into();
         let mut cluster = Self { wires: Wires::default(), disks, nodes: BTreeMap::new() };
         for node in NODES {
             cluster.start_node(node, 100 + node).await;
@@ -104,7 +160,7 @@ impl Cluster {
         cluster
     }
 
-    async fn start_node(&mut self, node: u64, store_id: u64) {
+    pub(crate) async fn start_node(&mut self, node: u64, store_id: u64) {
         let config = GroupsConfig {
             cluster: "test".to_owned(),
             node: NodeId::new(node),
@@ -113,7 +169,7 @@ impl Cluster {
             tail_cache: TailCacheLimits::default(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
-        let env: Arc<dyn Env> = Arc::new(self.wires.clone());
+        let env: Arc<dyn Env> = Arc::new(Plug { node, wires: self.wires.clone() });
         let storage = {
             let _on = runtime.enter();
             self.disks[&node].open(Path::new("simulated")).unwrap()
@@ -138,7 +194,7 @@ impl Cluster {
     }
 
     /// Nothing is said goodbye to: connections drop, and the disk loses what wasn't synced.
-    fn kill(&mut self, node: u64) {
+    pub(crate) fn kill(&mut self, node: u64) {
         drop(self.nodes.remove(&node).unwrap());
         self.wires.listeners.lock().unwrap().remove(&address(node));
         self.disks[&node].crash();
@@ -148,11 +204,11 @@ impl Cluster {
         self.nodes[&node].groups.storage()
     }
 
-    fn group(&self, node: u64) -> RaftGroup {
+    pub(crate) fn group(&self, node: u64) -> RaftGroup {
         self.nodes[&node].groups.get(GROUP).unwrap()
     }
 
-    async fn leader(&self) -> u64 {
+    pub(crate) async fn leader(&self) -> u64 {
         let search = async {
             loop {
                 for (node, running) in &self.nodes {
@@ -167,7 +223,7 @@ impl Cluster {
         tokio::time::timeout(PATIENCE, search).await.expect("no leader in time")
     }
 
-    async fn publish(&self, node: u64, text: &str) -> Result<Offset, ProposeError> {
+    pub(crate) async fn publish(&self, node: u64, text: &str) -> Result<Offset, ProposeError> {
         match self.group(node).propose(append(text)).await? {
             Reply::Partition(Ok(appended)) => Ok(appended.base_offset),
             other => panic!("unexpected reply {other:?}"),
@@ -183,7 +239,7 @@ fn append(text: &str) -> Bytes {
     Command::Partition(PartitionCommand::Append { time_ms: 1, batch }).encode()
 }
 
-async fn contents(group: &RaftGroup) -> Vec<String> {
+pub(crate) async fn contents(group: &RaftGroup) -> Vec<String> {
     let mut out = Vec::new();
     let mut from = Offset::new(0);
     loop {
@@ -198,7 +254,7 @@ async fn contents(group: &RaftGroup) -> Vec<String> {
     }
 }
 
-async fn wait_until_end(group: &RaftGroup, end: u64) {
+pub(crate) async fn wait_until_end(group: &RaftGroup, end: u64) {
     let mut progress = group.progress();
     let reached = progress.wait_for(|now| now.end.get() >= end);
     tokio::time::timeout(PATIENCE, reached).await.expect("replica did not catch up").unwrap();

@@ -273,7 +273,7 @@ impl RaftGroups {
         self.inner.peers.set(peers);
     }
 
-    /// Whether this node has a working connection to `node`.
+    /// Whether this node has a connection to `node` and hears from it.
     #[must_use]
     pub fn reachable(&self, node: NodeId) -> bool {
         self.inner.peers.is_reachable(node)

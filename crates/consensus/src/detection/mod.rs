@@ -14,6 +14,8 @@
 //!
 //! Safety never depends on any of this: a wrong suspicion costs an election.
 
+#[cfg(test)]
+mod cluster_tests;
 mod elections;
 #[cfg(test)]
 mod elections_tests;

@@ -46,6 +46,10 @@ impl Sentinel {
         self.inbox().suspicions.set_peers(Instant::now(), nodes);
     }
 
+    pub(crate) fn suspects(&self, node: u64) -> bool {
+        self.inbox().suspicions.word(Instant::now()).suspected.contains(&node)
+    }
+
     /// Anything arrived from a node.
     pub(crate) fn heard(&self, node: u64) {
         self.inbox().suspicions.heard(Instant::now(), node);

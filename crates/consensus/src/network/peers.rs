@@ -111,7 +111,9 @@ impl Peers {
     }
 
     pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
-        node.get() == self.shared.me.node || self.link(node.get(), Class::Control).is_up()
+        let node = node.get();
+        node == self.shared.me.node
+            || (self.link(node, Class::Control).is_up() && !self.shared.sentinel.suspects(node))
     }
 
     /// Why a greeting isn't acceptable, if it isn't.
