@@ -125,6 +125,7 @@ impl Drop for Node {
 
 pub(crate) struct Cluster {
     pub(crate) wires: Wires,
+    detection: DetectionSettings,
     pub(crate) disks: BTreeMap<u64, SimDisk>,
     pub(crate) nodes: BTreeMap<u64, Node>,
 }
@@ -143,17 +144,20 @@ fn peers(store_id: impl Fn(u64) -> Option<u64>) -> BTreeMap<NodeId, Peer> {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        Self::start_with(|_| Duration::ZERO).await
+        Self::start_with(DetectionSettings::default(), |_| Duration::ZERO).await
     }
 
     /// With a time that each node's fsync takes.
-    pub(crate) async fn start_with(fsync: impl Fn(u64) -> Duration + Clone + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start_with(
+        detection: DetectionSettings,
+        fsync: impl Fn(u64) -> Duration + Clone + Send + Sync + 'static,
+    ) -> Self {
         let disk = |node| {
             let fsync = fsync.clone();
             (node, SimDisk::new(move || fsync(node)))
         };
         let disks = NODES.map(disk).into();
-        let mut cluster = Self { wires: Wires::default(), disks, nodes: BTreeMap::new() };
+        let mut cluster = Self { wires: Wires::default(), detection, disks, nodes: BTreeMap::new() };
         for node in NODES {
             cluster.start_node(node, 100 + node).await;
         }
@@ -165,7 +169,7 @@ impl Cluster {
             cluster: "test".to_owned(),
             node: NodeId::new(node),
             store_id,
-            detection: DetectionSettings::default(),
+            detection: self.detection,
             tail_cache: TailCacheLimits::default(),
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();

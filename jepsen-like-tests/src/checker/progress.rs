@@ -6,7 +6,7 @@ use super::Operations;
 use crate::history::Phase;
 
 /// Time from the end of the last fault to the first acknowledgement of each partition: noticing a dead connection
-/// (2.5 s), dialling again (up to 2 s apart), an election or two (2 s each), and a margin of the same size.
+/// (2.5 s), dialling again (up to 2 s apart), an election or two, and a margin of the same size.
 const BOUND_MS: u64 = 15_000;
 
 pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {

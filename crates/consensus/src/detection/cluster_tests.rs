@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quorate_model::NodeId;
 
+use super::DetectionSettings;
 use crate::cluster_tests::{Cluster, NODES, PATIENCE, contents, wait_until_end};
 
 impl Cluster {
@@ -108,7 +109,8 @@ async fn a_leader_that_hears_nobody_is_replaced() {
 async fn slow_disks_are_no_reason_to_elect() {
     let fsync_ms = Arc::new(AtomicU64::new(0));
     let time = Arc::clone(&fsync_ms);
-    let cluster = Cluster::start_with(move |_| Duration::from_millis(time.load(Ordering::Relaxed))).await;
+    let fsync = move |_| Duration::from_millis(time.load(Ordering::Relaxed));
+    let cluster = Cluster::start_with(DetectionSettings::default(), fsync).await;
     let leader = cluster.leader().await;
     let term = cluster.term(leader);
     // Longer than the silence after which a node is suspected: heartbeats wait for no disk.
@@ -126,13 +128,14 @@ async fn a_leader_that_restarts_unnoticed_without_its_last_entries_is_replaced()
     let slow = Arc::new(AtomicU64::new(0));
     let slow_node = Arc::clone(&slow);
     let fsync = move |node| Duration::from_secs(if node == slow_node.load(Ordering::Relaxed) { 3_600 } else { 0 });
-    let mut cluster = Cluster::start_with(fsync).await;
+    // No silence is long enough to be noticed, and below, no dial is refused.
+    let unnoticed = DetectionSettings { suspect_after_ms: 3_600_000, ..DetectionSettings::default() };
+    let mut cluster = Cluster::start_with(unnoticed, fsync).await;
     let leader = cluster.leader().await;
     cluster.publish(leader, "everywhere").await.unwrap();
     // From now on only the followers have what is acknowledged.
     slow.store(leader, Ordering::Relaxed);
     cluster.publish(leader, "on the followers").await.unwrap();
-    // Nobody's dial is refused: the others can't tell that the process was gone, and go on taking it for the leader.
     cluster.wires.hold_dials(true);
     cluster.kill(leader);
     slow.store(0, Ordering::Relaxed);
