@@ -16,6 +16,8 @@ use crate::groups::Peer;
 
 /// Longest wait for an answer to a dial that only asks whether somebody listens.
 const DIAL_TIMEOUT: Duration = Duration::from_millis(200);
+/// Pauses before such dials: a process that is being killed may lose its connections a moment before its listener.
+const DIAL_PAUSES_MS: [u64; 4] = [0, 2, 8, 32];
 
 /// Cheap to clone; all clones share the links.
 #[derive(Clone)]
@@ -134,8 +136,14 @@ impl Peers {
 
     /// Whether nobody listens at `address`: the machine is up, and the process isn't.
     pub(crate) async fn is_refused(&self, address: &str) -> bool {
-        let dialled = tokio::time::timeout(DIAL_TIMEOUT, self.shared.env.connect(address)).await;
-        matches!(dialled, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
+        for pause in DIAL_PAUSES_MS {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            let dialled = tokio::time::timeout(DIAL_TIMEOUT, self.shared.env.connect(address)).await;
+            if matches!(dialled, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused) {
+                return true;
+            }
+        }
+        false
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

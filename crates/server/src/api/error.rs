@@ -23,6 +23,8 @@ const DOMAIN: &str = "quorate";
 
 /// How long to wait before another attempt, where the table says that waiting helps.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// The same for a missing leader: an election after a process death is over sooner than that.
+const ELECTION_BACK_OFF: Duration = Duration::from_millis(20);
 
 /// An error on its way to a caller.
 #[derive(Clone, Debug)]
@@ -104,7 +106,8 @@ impl ApiError {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self.reason.retry(), RetryAdvice::BackOff | RetryAdvice::HonourDelay).then_some(BACK_OFF)
+        let delay = if self.reason == Reason::NoLeader { ELECTION_BACK_OFF } else { BACK_OFF };
+        matches!(self.reason.retry(), RetryAdvice::BackOff | RetryAdvice::HonourDelay).then_some(delay)
     }
 
     fn all_facts(&self) -> BTreeMap<String, String> {
