@@ -13,7 +13,7 @@ use crate::error::StorageError;
 use crate::keys;
 use crate::log_writer::Completion;
 use crate::storage::Storage;
-use crate::tail_cache::{TailCache, TailCacheLimits};
+use crate::tail_cache::{SharedTail, TailCacheLimits};
 
 /// One replica's log and its vote. Cloning gives another handle to the same log.
 ///
@@ -59,7 +59,7 @@ struct LogState {
     first: u64,
     vote: Option<Bytes>,
     committed: Option<EntryId>,
-    cache: TailCache,
+    cache: SharedTail,
     /// Counts purges and truncations, so that a read from disk can tell a hole from a race with one.
     removals: u64,
 }
@@ -95,13 +95,18 @@ impl RaftLog {
             return Err(StorageError::AppliedBeyondLog { replica, applied, last: bounds.last });
         }
         let first = index_of(first).or(after_purged).unwrap_or(0);
-        let state = LogState { bounds, first, vote, committed, cache: TailCache::new(cache), removals: 0 };
+        let cache = storage.tails().cache(cache);
+        let state = LogState { bounds, first, vote, committed, cache, removals: 0 };
         Ok(RaftLog { storage: storage.clone(), replica, state: Arc::new(Mutex::new(state)) })
     }
 
     /// Whose log it is.
     pub fn replica(&self) -> ReplicaId {
         self.replica
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
     }
 
     /// Where the log begins and ends, entries that are not durable yet included.
@@ -176,12 +181,10 @@ impl RaftLog {
             cached.push(entry);
         }
         let append = state.cache.append(cached);
-        let shared = Arc::clone(&self.state);
+        let cache = state.cache.clone();
         let completion = Completion::call(move |result| {
-            // Locked only after a success, which always comes from the writer: a refused write completes
-            // here and now, under this very lock.
             if result.is_ok() {
-                lock(&shared).cache.durable(append);
+                cache.durable(append);
             }
             done.run(result);
         });
@@ -198,7 +201,7 @@ impl RaftLog {
         }
         let from = keep.map_or(0, |id| id.index + 1);
         state.bounds.last = keep;
-        state.cache.truncate_from(from);
+        state.cache.lock().truncate_from(from);
         state.removals += 1;
         self.storage.write_ordered(vec![self.delete(from..u64::MAX)], Completion::None);
     }
@@ -249,8 +252,9 @@ impl RaftLog {
         if held.is_empty() {
             return Some(Vec::new());
         }
-        let in_memory = state.cache.first_index().is_some_and(|first| first <= held.start);
-        in_memory.then(|| state.cache.read(held, bytes_max))
+        let mut cache = state.cache.lock();
+        let in_memory = cache.first_index().is_some_and(|first| first <= held.start);
+        in_memory.then(|| cache.read(held, bytes_max))
     }
 
     /// None if a purge or a truncation came between: entries read before it don't belong with those after.
@@ -269,9 +273,10 @@ impl RaftLog {
                 if held.is_empty() {
                     return Ok(Some(entries));
                 }
-                match state.cache.first_index() {
+                let mut cache = state.cache.lock();
+                match cache.first_index() {
                     Some(first) if first <= held.start => {
-                        entries.extend(state.cache.read(held, bytes_left));
+                        entries.extend(cache.read(held, bytes_left));
                         return Ok(Some(entries));
                     }
                     first => held.start..first.unwrap_or(u64::MAX).min(held.end),
@@ -320,7 +325,7 @@ impl RaftLog {
         if beyond {
             state.bounds.last = Some(upto);
         }
-        state.cache.purge(upto.index);
+        state.cache.lock().purge(upto.index);
         state.removals += 1;
         let value = Bytes::copy_from_slice(&upto.to_bytes());
         let ops = vec![

@@ -187,7 +187,10 @@ impl RecordReader {
         let range = position.index..segment.indices().end;
         let entries = match self.log.cached(range.clone(), bytes_max) {
             Some(entries) => entries,
-            None => self.log.read(range, bytes_max).await?,
+            None => {
+                let _turn = self.log.storage().catch_up_turn().await;
+                self.log.read(range, bytes_max).await?
+            }
         };
         match entries.first() {
             Some(first) if first.id.index == position.index => Ok(entries),

@@ -4,7 +4,7 @@ use std::thread;
 
 use futures::future::BoxFuture;
 use quorate_model::ReplicaId;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::engine::{Direction, Durability, LogDevice, RowOp, RowReader, ScanLimit, Table};
 use crate::error::{OpenError, StorageError};
@@ -12,6 +12,7 @@ use crate::identity::NodeIdentity;
 use crate::keys;
 use crate::log_writer::{BatchReport, Completion, LogWriter};
 use crate::rocks::{self, RocksOptions};
+use crate::tail_cache::TailBudget;
 
 /// One node's disk: a writer, a reader, and all replicas' rows. Cloning gives another handle.
 #[derive(Clone)]
@@ -19,7 +20,13 @@ pub struct Storage {
     writer: LogWriter,
     reader: Arc<dyn RowReader>,
     control: Arc<dyn EngineControl>,
+    tails: Arc<TailBudget>,
+    catch_up: Arc<Semaphore>,
 }
+
+/// Readers of records that may be at the disk at the same time: one less than there are threads to read it, so
+/// that a follower's catching up, or a replica's, never waits behind all the consumers that are far behind.
+const CATCH_UP_READS: usize = 1;
 
 /// What an engine offers besides rows.
 pub(crate) trait EngineControl: Send + Sync + 'static {
@@ -43,6 +50,8 @@ pub struct StorageMetrics {
     pub bytes: u64,
     /// Bytes enqueued and not yet committed.
     pub queued_bytes: u64,
+    /// Bytes in the tail caches of all replicas.
+    pub tail_cache_bytes: u64,
     /// The engine's own gauges, by its own names; empty in simulation.
     pub engine: Vec<(&'static str, u64)>,
 }
@@ -57,7 +66,7 @@ impl Storage {
             .name("quorate-log-writer".to_owned())
             .spawn(move || futures::executor::block_on(run))
             .map_err(|error| OpenError::Io { dir: dir.to_owned(), detail: error.to_string() })?;
-        Ok(Storage { writer, reader, control: Arc::new(parts.control) })
+        Ok(Storage::of(writer, reader, Arc::new(parts.control)))
     }
 
     /// Joins a device and a reader of the same rows, with the writer as a task of the current runtime.
@@ -68,7 +77,29 @@ impl Storage {
     ) -> Storage {
         let (writer, run) = LogWriter::new(device);
         tokio::spawn(run);
-        Storage { writer, reader, control }
+        Storage::of(writer, reader, control)
+    }
+
+    fn of(writer: LogWriter, reader: Arc<dyn RowReader>, control: Arc<dyn EngineControl>) -> Storage {
+        let (tails, catch_up) = (Arc::new(TailBudget::new()), Arc::new(Semaphore::new(CATCH_UP_READS)));
+        Storage { writer, reader, control, tails, catch_up }
+    }
+
+    /// Bounds the bytes that the tail caches of all replicas hold together; 64 MiB unless this is called. Entries
+    /// that are not durable yet are kept beyond it.
+    pub fn limit_tail_caches(&self, bytes: u64) {
+        self.tails.set_bytes_max(bytes);
+    }
+
+    pub(crate) fn tails(&self) -> &Arc<TailBudget> {
+        &self.tails
+    }
+
+    /// A reader's turn at the disk: readers take turns, first come first served, and a turn is one bounded read.
+    /// Nothing that consensus waits for needs one.
+    pub(crate) async fn catch_up_turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Never closed, so that there is always a turn.
+        Arc::clone(&self.catch_up).acquire_owned().await.ok()
     }
 
     /// Whose disk this is; none if it is new.
@@ -122,6 +153,7 @@ impl Storage {
             ops: totals.ops,
             bytes: totals.bytes,
             queued_bytes: self.queued_bytes(),
+            tail_cache_bytes: self.tails.used(),
             engine: self.control.properties(),
         }
     }
