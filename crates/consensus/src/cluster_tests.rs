@@ -22,12 +22,15 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::env::serve_incoming;
-use crate::{BoxIo, DetectionSettings, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError, RaftGroup, RaftGroups};
+use crate::{AdmissionLimits, BoxIo, DetectionSettings, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError, RaftGroup, RaftGroups};
 
-const GROUP: GroupId = GroupId::new(1);
+pub(crate) const GROUP: GroupId = GroupId::new(1);
 const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
 pub(crate) const NODES: [u64; 3] = [1, 2, 3];
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) const ADMISSION: AdmissionLimits =
+    AdmissionLimits { in_flight_bytes: 1 << 20, in_flight_requests: 10_000, queued_bytes: 300 << 10 };
 
 /// Addresses are names; a connection is a pair of in-memory pipes with a valve in each direction.
 #[derive(Clone, Default)]
@@ -134,7 +137,7 @@ fn address(node: u64) -> String {
     format!("node-{node}:50052")
 }
 
-fn replica_of(node: u64) -> Replica {
+pub(crate) fn replica_of(node: u64) -> Replica {
     Replica { id: ReplicaId::new(70_000 + node), node: NodeId::new(node) }
 }
 
@@ -171,6 +174,7 @@ impl Cluster {
             store_id,
             detection: self.detection,
             tail_cache: TailCacheLimits::default(),
+            admission: ADMISSION,
         };
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let env: Arc<dyn Env> = Arc::new(Plug { node, wires: self.wires.clone() });
@@ -235,7 +239,7 @@ impl Cluster {
     }
 }
 
-fn append(text: &str) -> Bytes {
+pub(crate) fn append(text: &str) -> Bytes {
     let mut builder = RecordBatchBuilder::new(PARTITION, Codec::None, None);
     let data = Bytes::copy_from_slice(text.as_bytes());
     builder.push(Record { timestamp_ms: 1, ordering_key: Bytes::new(), attributes: Vec::new(), data }).unwrap();
@@ -315,11 +319,11 @@ async fn a_follower_forwards_by_one_hop_and_names_the_leader_otherwise() {
     assert_eq!(hint, replica_of(leader));
 
     let groups = &cluster.nodes[&follower].groups;
-    let reply = groups.propose_at(hint, GROUP, append("forwarded")).await.unwrap().await.unwrap();
+    let reply = groups.propose_at(hint, GROUP, append("forwarded"), PATIENCE).await.unwrap().await.unwrap();
     assert!(matches!(reply, Reply::Partition(Ok(_))), "{reply:?}");
 
     let third = NODES.into_iter().find(|node| *node != leader && *node != follower).unwrap();
-    let stray = groups.propose_at(replica_of(third), GROUP, append("stray")).await.unwrap().await.unwrap_err();
+    let stray = groups.propose_at(replica_of(third), GROUP, append("stray"), PATIENCE).await.unwrap().await.unwrap_err();
     assert!(matches!(stray, ProposeError::NotLeader { .. }), "a forwarded command is never forwarded again: {stray:?}");
     assert_eq!(contents(&cluster.group(leader)).await, ["forwarded"]);
 }

@@ -19,6 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::admission::Overload;
 use crate::apply::Published;
 use crate::groups::{GroupSpec, LEASE_MS};
 use crate::network::peers::Peers;
@@ -112,6 +113,9 @@ pub enum ProposeError {
         /// What happened.
         why: String,
     },
+    /// Not appended: the node that leads the group has as much in hand as it may have.
+    #[error("too much waits on the node that leads: {0}")]
+    Overloaded(Overload),
     /// Not appended: the group is being closed or rebuilt.
     #[error("the group is stopped")]
     Stopped,

@@ -10,12 +10,13 @@ use futures::{FutureExt, StreamExt, stream};
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
 use quorate_model::{GroupId, MachineKind, NodeId, Replica, ReplicaId, Reply};
 use quorate_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
-use quorate_proto::internal::{NotLeader, Propose, envelope::Body, propose_reply::Outcome};
+use quorate_proto::internal::{self as wire, NotLeader, Propose, envelope::Body, propose_reply::Outcome};
 use quorate_storage::{RaftLog, RecordReader, StateStore, Storage, StorageError, TailCacheLimits};
 use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::admission::{Admission, AdmissionLimits, Overload};
 use crate::apply::{Published, StateMachine};
 use crate::detection::DetectionSettings;
 use crate::detection::sentinel::Sentinel;
@@ -50,6 +51,8 @@ pub struct GroupsConfig {
     pub detection: DetectionSettings,
     /// Memory for the newest entries of each group.
     pub tail_cache: TailCacheLimits,
+    /// What may wait on this node.
+    pub admission: AdmissionLimits,
 }
 
 /// Another node of the cluster.
@@ -111,6 +114,7 @@ pub(crate) struct Inner {
     config: GroupsConfig,
     openraft: Arc<Config>,
     storage: Storage,
+    admission: Admission,
     peers: Peers,
     runtime: Handle,
     open: RwLock<BTreeMap<GroupId, Open>>,
@@ -143,6 +147,7 @@ impl RaftGroups {
         let sentinel = Sentinel::new(me.node, config.detection);
         let peers = Peers::new(me, env, runtime.clone(), sentinel.clone());
         let inner = Arc::new(Inner {
+            admission: Admission::new(config.admission, storage.clone()),
             config,
             openraft,
             storage,
@@ -285,8 +290,15 @@ impl RaftGroups {
         Service::server(self.clone())
     }
 
+    /// The budgets of what waits on this node, for those who take commands in.
+    #[must_use]
+    pub fn admission(&self) -> &Admission {
+        &self.inner.admission
+    }
+
     /// Sends a command to the replica that leads `group` elsewhere: the one hop that is allowed. Commands to
-    /// one node keep the order of calls.
+    /// one node keep the order of calls. `time` is how long its sender will wait: the leader makes room for it no
+    /// longer than that.
     ///
     /// # Errors
     /// `NotLeader` if nothing was sent. Everything else comes with the reply.
@@ -295,9 +307,10 @@ impl RaftGroups {
         leader: Replica,
         group: GroupId,
         command: Bytes,
+        time: Duration,
     ) -> Result<PendingReply, ProposeError> {
         let link = self.inner.peers.link(leader.node.get(), Class::Forward);
-        let question = Body::Propose(Propose { command });
+        let question = Body::Propose(Propose { command, timeout_ms: u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1) });
         let answered =
             link.start_call(group.get(), leader.id.get(), question).await.map_err(|error| forward_error(&error))?;
         Ok(async move { forwarded_reply(answered.await) }.boxed())
@@ -367,6 +380,9 @@ fn forwarded_reply(answer: Result<Body, LinkError>) -> Result<Reply, ProposeErro
             let leader = (leader_node_id != 0)
                 .then(|| Replica { id: ReplicaId::new(leader_replica_id), node: NodeId::new(leader_node_id) });
             Err(ProposeError::NotLeader { leader, term })
+        }
+        Some(Outcome::Overloaded(wire::Overloaded { setting, limit })) => {
+            Err(ProposeError::Overloaded(Overload { setting: setting.into(), limit }))
         }
         Some(Outcome::Unknown(why)) => Err(unknown(why)),
         None => Err(unknown("empty answer to a forwarded command".to_owned())),

@@ -3,6 +3,7 @@
 //! What a group replicates is a [`quorate_model::Machine`]: one per partition and one for the cluster's
 //! metadata. The Raft log *is* the message store; applying an entry keeps metadata only (ADR 0002).
 //!
+//! - [`admission`]: how much may wait for a quorum and for the disk.
 //! - [`env`]: listen, connect, disk, clock: everything that simulation replaces.
 //! - [`group`]: [`RaftGroup`], the handle of one replica: propose, read, leadership.
 //! - [`groups`]: [`RaftGroups`], all replicas of this node: open, close, forward, shut down.
@@ -15,6 +16,7 @@
 //!
 //! This crate knows nothing of topics, clients or configuration files: that is the server's.
 
+pub mod admission;
 mod apply;
 #[cfg(test)]
 mod cluster_tests;
@@ -23,6 +25,8 @@ mod codec;
 mod conformance_tests;
 mod detection;
 pub mod env;
+#[cfg(test)]
+mod flow_tests;
 pub mod group;
 pub mod groups;
 mod log_store;
@@ -31,6 +35,7 @@ mod runtime;
 mod supervisor;
 mod types;
 
+pub use admission::{Admission, AdmissionLimits, Overload, Permit};
 pub use detection::DetectionSettings;
 pub use env::{BoxIo, Env, Listener};
 pub use group::{GroupStatus, Leadership, PendingReply, Progress, ProposeError, RaftGroup, ReadError, TransferError};

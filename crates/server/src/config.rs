@@ -83,6 +83,10 @@ pub struct LimitsConfig {
     pub in_flight_bytes: usize,
     /// Published batches that may wait for a quorum, over all clients.
     pub in_flight_requests: usize,
+    /// Bytes that may wait for this node's disk.
+    pub queued_bytes: u64,
+    /// Bytes of the newest log entries kept in memory, over all replicas.
+    pub tail_cache_bytes: u64,
     /// Client connections.
     pub connections: usize,
     /// Requests and streams open per client connection.
@@ -219,6 +223,8 @@ impl Reading {
         let limits = LimitsConfig {
             in_flight_bytes: self.size("limits.in_flight_bytes"),
             in_flight_requests: self.size("limits.in_flight_requests"),
+            queued_bytes: self.integer("limits.queued_bytes"),
+            tail_cache_bytes: self.integer("limits.tail_cache_bytes"),
             connections: self.size("limits.connections"),
             streams_per_connection: u32::try_from(self.integer("limits.streams_per_connection")).unwrap_or(u32::MAX),
             drain_ms: self.integer("limits.drain_ms"),

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use quorate_consensus::{Env, RaftGroup};
+use quorate_consensus::{Admission, Env, RaftGroup};
 use quorate_model::{Executed, GroupId, NodeId, PartitionId, Replica, ReplicaId, TopicId, TopicName, TopicState};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
 use crate::api::error::ApiError;
 use crate::config::Voter;
 use crate::deadline::Deadline;

@@ -17,12 +17,11 @@
 //! | [`env`] | the real network, disk and clock |
 //! | [`identity`] | whose disk this is |
 //! | `api` | the services: publisher, reader, topics, cluster, other nodes; their errors |
-//! | `admission`, `deadline`, `connections`, `limits` | bounds on what callers may ask |
+//! | `deadline`, `connections`, `limits` | bounds on what callers may ask |
 //! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
 //! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `front` | the way to the replica that leads |
 //! | `metrics`, `readiness`, [`telemetry`] | what operators see |
 
-mod admission;
 mod api;
 pub mod config;
 mod connections;

@@ -11,10 +11,9 @@ use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, exponential_buckets,
 };
-use quorate_consensus::RaftGroups;
+use quorate_consensus::{Admission, RaftGroups};
 use quorate_storage::{BatchReport, Storage};
 
-use crate::admission::Admission;
 
 /// One per node; cheap to share behind an `Arc`.
 pub(crate) struct Metrics {

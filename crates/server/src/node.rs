@@ -6,7 +6,7 @@ mod setup;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{Env, OpenGroupError, RaftGroups};
+use quorate_consensus::{Admission, Env, OpenGroupError, RaftGroups};
 use quorate_storage::{OpenError, Storage};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -16,7 +16,6 @@ use tracing::{info, warn};
 
 pub use failure::NodeFailure;
 
-use crate::admission::Admission;
 use crate::config::Config;
 use crate::identity::IdentityError;
 use crate::metrics::Metrics;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_consensus::{PendingReply, ProposeError, RaftGroup, RaftGroups};
+use quorate_consensus::{Overload, PendingReply, ProposeError, RaftGroup, RaftGroups};
 use quorate_model::{GroupId, NodeId, Replica, Reply};
 use tonic::metadata::MetadataMap;
 
@@ -48,6 +48,8 @@ pub(crate) struct Target<'a> {
 pub(crate) enum RouteError {
     /// Not executed: another replica leads, or none is known to.
     NotLeader(Option<KnownLeader>),
+    /// Not executed: the node that leads has as much in hand as it may have.
+    Overloaded(Overload),
     /// It may or may not have been executed.
     Unknown(String),
 }
@@ -114,8 +116,9 @@ impl Router {
         target: Target<'_>,
         command: Bytes,
         routing: Routing,
+        deadline: Deadline,
     ) -> Result<PendingReply, RouteError> {
-        self.submit_attempt(target, command, routing, 0).await
+        self.submit_attempt(target, command, routing, 0, deadline).await
     }
 
     /// The outcome of something submitted.
@@ -134,7 +137,7 @@ impl Router {
         let leader_by = deadline.within(LEADER_WAIT);
         let mut attempt = 0;
         loop {
-            let submitted = self.submit_attempt(target, command.clone(), routing, attempt).await;
+            let submitted = self.submit_attempt(target, command.clone(), routing, attempt, deadline).await;
             let refused = match submitted {
                 Ok(pending) => match deadline.limit(self.outcome(target.group, pending)).await {
                     Ok(Ok(reply)) => return Ok(reply),
@@ -158,16 +161,27 @@ impl Router {
         command: Bytes,
         routing: Routing,
         attempt: usize,
+        deadline: Deadline,
     ) -> Result<PendingReply, RouteError> {
         let submitted = match self.route(target, attempt) {
             None => return Err(RouteError::NotLeader(None)),
-            Some(Route::Local(group)) => group.submit(command).await,
+            Some(Route::Local(group)) => match self.room_at_disk(target.group) {
+                Ok(()) => group.submit(command).await,
+                Err(overload) => Err(ProposeError::Overloaded(overload)),
+            },
             Some(Route::Remote(leader)) if routing == Routing::Direct => {
                 return Err(RouteError::NotLeader(Some(leader)));
             }
-            Some(Route::Remote(leader)) => self.groups.propose_at(leader.as_replica(), target.group, command).await,
+            Some(Route::Remote(leader)) => {
+                self.groups.propose_at(leader.as_replica(), target.group, command, deadline.remaining()).await
+            }
         };
         submitted.map_err(|error| self.refused(target.group, error))
+    }
+
+    /// What is appended here must get to this node's disk. The metadata group is small and must be able to help.
+    fn room_at_disk(&self, group: GroupId) -> Result<(), Overload> {
+        if group == GroupId::METADATA { Ok(()) } else { self.groups.admission().disk_keeps_up() }
     }
 
     /// Learns from a refusal who leads instead; a refusal that names nobody says that the last report is stale.
@@ -184,6 +198,7 @@ impl Router {
                 }
                 RouteError::NotLeader(None)
             }
+            ProposeError::Overloaded(overload) => RouteError::Overloaded(overload),
             ProposeError::Unknown { why } => RouteError::Unknown(why),
         }
     }

@@ -43,6 +43,9 @@ pub(crate) const LINK_BYTES: usize = 32 << 20;
 /// Longest wait for the peer's greeting on a new stream.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest that a forwarded command is waited for at the leader, whatever its sender says.
+const FORWARD_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// What a stream carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::stream::{Stream, StreamExt};
 use openraft::raft::{
@@ -14,7 +15,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{FRAME_BYTES_MAX, HELLO_TIMEOUT, Identity, OUTBOX_ENVELOPES, SESSION_WINDOW, address, frames, refusal};
+use super::{FORWARD_TIME_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT, Identity, OUTBOX_ENVELOPES, SESSION_WINDOW, address, frames, refusal};
+use crate::admission::{Overload, Permit};
 use crate::codec;
 use crate::group::{ProposeError, RaftGroup};
 use crate::groups::RaftGroups;
@@ -116,20 +118,42 @@ impl Inbound {
         }
         match body {
             Some(Body::Append(append)) if !append.single => self.serve_session(&group, append, reply).await,
-            Some(Body::Propose(propose)) => {
-                let mut proposing = Box::pin(async move {
-                    let outcome = group.propose(propose.command).await;
-                    reply.send(propose_reply(outcome)).await;
-                });
-                // The first poll takes a place in the group's queue, so that proposals keep the order in which they
-                // arrived; the rest is a task, so that one group can't hold up the others.
-                if futures::poll!(proposing.as_mut()).is_pending() {
-                    tokio::spawn(proposing);
-                }
-            }
+            Some(Body::Propose(propose)) => self.serve_propose(group, propose, reply).await,
             Some(body) => drop(tokio::spawn(async move { reply.send(answer(&group, body).await).await })),
             None => reply.send(refusal(&"empty envelope")).await,
         }
+    }
+
+    async fn serve_propose(&self, group: RaftGroup, propose: wire::Propose, reply: Reply) {
+        let asked = Duration::from_millis(u64::from(propose.timeout_ms));
+        // 0 is a node of a version that didn't say.
+        let time = if asked.is_zero() { FORWARD_TIME_MAX } else { asked.min(FORWARD_TIME_MAX) };
+        let permit = match self.admit(group.id(), propose.command.len()) {
+            Ok(permit) => permit,
+            Err(overload) => return reply.send(propose_reply(Err(ProposeError::Overloaded(overload)))).await,
+        };
+        let mut proposing = Box::pin(async move {
+            let outcome = tokio::time::timeout(time, group.propose(propose.command)).await;
+            // Whether it is committed later or never: nobody waits for it, so it takes up no room.
+            drop(permit);
+            let late = |_| Err(ProposeError::Unknown { why: "no quorum within the sender's time".to_owned() });
+            reply.send(propose_reply(outcome.unwrap_or_else(late))).await;
+        });
+        // The first poll takes a place in the group's queue, so that proposals keep the order in which they
+        // arrived; the rest is a task, so that one group can't hold up the others.
+        if futures::poll!(proposing.as_mut()).is_pending() {
+            tokio::spawn(proposing);
+        }
+    }
+
+    /// Room for a forwarded command. The metadata group is small and must be able to help: it always has room.
+    fn admit(&self, group: GroupId, bytes: usize) -> Result<Option<Permit>, Overload> {
+        if group == GroupId::METADATA {
+            return Ok(None);
+        }
+        let admission = self.groups.admission();
+        admission.disk_keeps_up()?;
+        admission.admit(bytes).map(Some)
     }
 
     async fn serve_session(&mut self, group: &RaftGroup, append: wire::Append, reply: Reply) {
@@ -284,6 +308,9 @@ fn propose_reply(result: Result<quorate_model::Reply, ProposeError>) -> Body {
             leader_node_id: leader.map_or(0, |leader| leader.node.get()),
             term,
         }),
+        Err(ProposeError::Overloaded(Overload { setting, limit })) => {
+            Outcome::Overloaded(wire::Overloaded { setting: setting.into_owned(), limit })
+        }
         Err(ProposeError::Unknown { why }) => Outcome::Unknown(why),
         Err(ProposeError::Stopped) => return refusal(&"the group stopped"),
     };

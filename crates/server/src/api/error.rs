@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prost::Message as _;
-use quorate_consensus::{ProposeError, ReadError, TransferError};
+use quorate_consensus::{Overload, ProposeError, ReadError, TransferError};
 use quorate_model::{
     AppendRejected, BatchError, ClusterMap, Executed, MetaRejected, NameError, NodeId, Offset, Reason, RecordError,
     RetryAdvice,
@@ -14,7 +14,6 @@ use quorate_proto::v1;
 use quorate_storage::ReadRecordsError;
 use tonic::{Code, Status};
 
-use crate::admission::Overload;
 use crate::leaders::KnownLeader;
 use crate::router::{RouteError, Routing};
 
@@ -211,6 +210,8 @@ impl ApiError {
     pub(crate) fn from_barrier(error: ProposeError, what: &str) -> Self {
         match error {
             ProposeError::NotLeader { .. } | ProposeError::Stopped => Self::no_leader(what),
+            // A barrier appends nothing, so that nothing can be too much.
+            ProposeError::Overloaded(overload) => overload.into(),
             ProposeError::Unknown { why } => {
                 Self::new(Reason::NoLeader, format!("{what}: leadership could not be confirmed: {why}"))
             }
@@ -265,6 +266,7 @@ impl ApiError {
         match error {
             RouteError::NotLeader(Some(leader)) if routing == Routing::Direct => Self::not_leader(what, leader, map),
             RouteError::NotLeader(_) => Self::no_leader(what),
+            RouteError::Overloaded(overload) => overload.into(),
             RouteError::Unknown(why) => Self::new(
                 Reason::CommitUnknown,
                 format!("{what}: it is unknown whether the command was committed: {why}"),
@@ -277,7 +279,7 @@ impl From<Overload> for ApiError {
     fn from(overload: Overload) -> Self {
         Self::new(
             Reason::Overloaded,
-            format!("too much is waiting for a quorum on this node: {} is {}", overload.setting, overload.limit),
+            format!("the node has as much in hand as it may have: {overload}"),
         )
         .with("limit_name", &overload.setting)
         .with("limit", &overload.limit)

@@ -115,11 +115,11 @@ impl Session {
         let batch = append::check(request.batch, &partition)?;
         let command = append::command(&self.front, &batch);
         let routing = self.routing;
-        let submitted = self.front.router.submit(partition.target(), command, routing).await;
+        let deadline = Deadline::after(REQUEST_TIME_MAX);
+        let submitted = self.front.router.submit(partition.target(), command, routing, deadline).await;
         let pending = submitted.map_err(|error| self.front.route_error(error, &partition.label(), routing))?;
 
         let front = Arc::clone(&self.front);
-        let deadline = Deadline::after(REQUEST_TIME_MAX);
         Ok(async move {
             let _permit = permit;
             let label = || partition.label();

@@ -141,6 +141,19 @@ pub const KEYS: &[Key] = &[
         about: "Published batches that may wait for a quorum on this node; beyond it publishers get OVERLOADED.",
     },
     Key {
+        name: "limits.queued_bytes",
+        kind: Kind::Integer { min: 18 * MIB, max: 16_384 * MIB },
+        default: Some("67108864"),
+        about: "Bytes that may wait for this node's disk; beyond it publishers to the partitions that it leads get OVERLOADED.",
+    },
+    Key {
+        name: "limits.tail_cache_bytes",
+        kind: Kind::Integer { min: 0, max: 65_536 * MIB },
+        default: Some("67108864"),
+        about: "Bytes of the newest log entries that are kept in memory for followers and consumers, over all replicas. \
+                Entries that aren't on disk yet are kept beyond it.",
+    },
+    Key {
         name: "limits.connections",
         kind: Kind::Integer { min: 1, max: 1_000_000 },
         default: Some("4096"),

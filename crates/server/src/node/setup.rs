@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{Env, GroupSpec, GroupsConfig, Listener, RaftGroups};
+use quorate_consensus::{AdmissionLimits, Env, GroupSpec, GroupsConfig, Listener, RaftGroups};
 use quorate_model::{ClusterMap, GroupId, MachineKind, Reason, ReplicaId};
 use quorate_storage::{NodeIdentity, Storage, TailCacheLimits};
 use tokio::sync::watch;
@@ -14,7 +14,6 @@ use tracing::info;
 
 use super::failure::{Alarm, NodeFailure};
 use super::{Addresses, Node, Probe, Runtimes, StartError};
-use crate::admission::Admission;
 use crate::api::{self, Ending, ServeError};
 use crate::config::Config;
 use crate::front::{Front, metadata_replicas};
@@ -51,6 +50,7 @@ async fn start_on(
     storage: Storage,
 ) -> Result<Node, StartError> {
     let identity = identity::settle(&storage, &config).await?;
+    storage.limit_tail_caches(config.limits.tail_cache_bytes);
     let listeners = Listeners::bind(&env, &config).await?;
     let groups = RaftGroups::new(
         groups_config(&config, &identity),
@@ -70,7 +70,7 @@ async fn start_on(
         router: Router::new(config.node.id, groups.clone(), leaders.clone()),
         peers: Peers::new(Arc::clone(&env), &config.cluster.voters),
         env,
-        admission: Admission::new(config.limits),
+        admission: groups.admission().clone(),
         metrics,
         draining: draining.clone(),
     });
@@ -291,5 +291,10 @@ fn groups_config(config: &Config, identity: &NodeIdentity) -> GroupsConfig {
         store_id: identity.store_id,
         detection: config.detection,
         tail_cache: TailCacheLimits::default(),
+        admission: AdmissionLimits {
+            in_flight_bytes: config.limits.in_flight_bytes,
+            in_flight_requests: config.limits.in_flight_requests,
+            queued_bytes: config.limits.queued_bytes,
+        },
     }
 }
