@@ -22,7 +22,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::env::serve_incoming;
-use crate::{AdmissionLimits, BoxIo, DetectionSettings, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError, RaftGroup, RaftGroups};
+use crate::{
+    Accepted, AdmissionLimits, BoxIo, DetectionSettings, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError,
+    RaftGroup, RaftGroups,
+};
 
 pub(crate) const GROUP: GroupId = GroupId::new(1);
 const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
@@ -35,7 +38,7 @@ pub(crate) const ADMISSION: AdmissionLimits =
 /// Addresses are names; a connection is a pair of in-memory pipes with a valve in each direction.
 #[derive(Clone, Default)]
 pub(crate) struct Wires {
-    listeners: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<io::Result<BoxIo>>>>>,
+    listeners: Arc<Mutex<BTreeMap<String, mpsc::UnboundedSender<io::Result<Accepted>>>>>,
     /// Directions, as (from, to), in which nothing passes.
     cut: Arc<watch::Sender<BTreeSet<(u64, u64)>>>,
     /// Whoever dials waits.
@@ -60,7 +63,8 @@ impl Wires {
         let mut cut = self.cut.subscribe();
         let mut buffer = vec![0; 64 << 10];
         while let Ok(count @ 1..) = from.read(&mut buffer).await {
-            if cut.wait_for(|cut| !cut.contains(&direction)).await.is_err() || to.write_all(&buffer[..count]).await.is_err()
+            if cut.wait_for(|cut| !cut.contains(&direction)).await.is_err()
+                || to.write_all(&buffer[..count]).await.is_err()
             {
                 break;
             }
@@ -93,7 +97,8 @@ impl Env for Plug {
             let (ours, near) = tokio::io::duplex(1 << 20);
             let (far, theirs) = tokio::io::duplex(1 << 20);
             let listener = wires.listeners.lock().unwrap().get(&address).cloned();
-            if listener.is_none_or(|listener| listener.send(Ok(Box::new(theirs))).is_err()) {
+            let accepted = Accepted { io: Box::new(theirs), from: None };
+            if listener.is_none_or(|listener| listener.send(Ok(accepted)).is_err()) {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
             let ((from_here, to_here), (from_there, to_there)) = (tokio::io::split(near), tokio::io::split(far));
@@ -323,7 +328,8 @@ async fn a_follower_forwards_by_one_hop_and_names_the_leader_otherwise() {
     assert!(matches!(reply, Reply::Partition(Ok(_))), "{reply:?}");
 
     let third = NODES.into_iter().find(|node| *node != leader && *node != follower).unwrap();
-    let stray = groups.propose_at(replica_of(third), GROUP, append("stray"), PATIENCE).await.unwrap().await.unwrap_err();
+    let stray =
+        groups.propose_at(replica_of(third), GROUP, append("stray"), PATIENCE).await.unwrap().await.unwrap_err();
     assert!(matches!(stray, ProposeError::NotLeader { .. }), "a forwarded command is never forwarded again: {stray:?}");
     assert_eq!(contents(&cluster.group(leader)).await, ["forwarded"]);
 }

@@ -3,6 +3,7 @@
 //! simulation drives; randomness uses `fastrand`, which the simulation seeds.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,7 +31,15 @@ pub struct Listener {
     /// Where it is bound, with the port that was chosen if port 0 was asked for.
     pub local_address: String,
     /// Accepted connections.
-    pub incoming: BoxStream<'static, io::Result<BoxIo>>,
+    pub incoming: BoxStream<'static, io::Result<Accepted>>,
+}
+
+/// A connection that somebody opened.
+pub struct Accepted {
+    /// Its two directions.
+    pub io: BoxIo,
+    /// Who, where that is known: bounds per address don't hold for the others.
+    pub from: Option<IpAddr>,
 }
 
 /// What a node needs of the outside world.
@@ -100,7 +109,7 @@ pub fn channel(
 
 /// Turns accepted connections into what tonic serves.
 pub fn serve_incoming(listener: Listener) -> impl Stream<Item = io::Result<ServerIo>> + Send + 'static {
-    listener.incoming.map(|accepted| accepted.map(ServerIo))
+    listener.incoming.map(|accepted| accepted.map(|accepted| ServerIo(accepted.io)))
 }
 
 /// An accepted connection, as tonic wants it.

@@ -177,12 +177,7 @@ const NO_REPLICA: u64 = 0;
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl RaftGroup {
-    pub(crate) fn new(
-        spec: &GroupSpec,
-        running: Running,
-        published: Arc<Published>,
-        peers: Peers,
-    ) -> Self {
+    pub(crate) fn new(spec: &GroupSpec, running: Running, published: Arc<Published>, peers: Peers) -> Self {
         let leadership = watch::Sender::new(Leadership::default());
         let (id, replica, members) = (spec.group, spec.replica, spec.members.clone());
         let (turn, running) = (tokio::sync::Mutex::default(), RwLock::new(running));
@@ -249,7 +244,8 @@ impl RaftGroup {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let half = Duration::from_millis(LEASE_MS / 2);
-        metrics.state != openraft::ServerState::Leader || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < half)
+        metrics.state != openraft::ServerState::Leader
+            || metrics.last_quorum_acked.is_some_and(|at| at.elapsed() < half)
     }
 
     /// Replicates a command and waits for its reply.

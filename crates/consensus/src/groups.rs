@@ -310,7 +310,8 @@ impl RaftGroups {
         time: Duration,
     ) -> Result<PendingReply, ProposeError> {
         let link = self.inner.peers.link(leader.node.get(), Class::Forward);
-        let question = Body::Propose(Propose { command, timeout_ms: u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1) });
+        let question =
+            Body::Propose(Propose { command, timeout_ms: u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1) });
         let answered =
             link.start_call(group.get(), leader.id.get(), question).await.map_err(|error| forward_error(&error))?;
         Ok(async move { forwarded_reply(answered.await) }.boxed())

@@ -13,7 +13,6 @@ mod topic;
 
 use std::sync::Arc;
 
-use quorate_consensus::env::serve_incoming;
 use quorate_consensus::{Listener, RaftGroups};
 use quorate_proto::FILE_DESCRIPTOR_SET;
 use quorate_proto::internal::node_service_server::NodeServiceServer;
@@ -26,13 +25,15 @@ use tonic::transport::Server;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::config::LimitsConfig;
-use crate::connections::guarded;
+use crate::connections::{ConnectionLimits, guarded};
 use crate::front::Front;
 use crate::limits::{
-    ADMIN_MESSAGE_BYTES, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT, CONNECTION_AGE, CONNECTION_WINDOW_BYTES,
-    HEADER_LIST_BYTES, LOCAL_RESETS_MAX, PEER_CONNECTIONS, PEER_KEEPALIVE_INTERVAL, PEER_KEEPALIVE_TIMEOUT,
-    PEER_MESSAGE_BYTES, PEER_STREAMS, PUBLISH_MESSAGE_BYTES, REQUEST_TIME_MAX, SENT_MESSAGE_BYTES, STREAM_WINDOW_BYTES,
+    ADMIN_MESSAGE_BYTES, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT, CONNECTION_AGE, CONNECTION_GRACE,
+    CONNECTION_IDLE, CONNECTION_WINDOW_BYTES, HEADER_LIST_BYTES, LOCAL_RESETS_MAX, PEER_CONNECTIONS,
+    PEER_KEEPALIVE_INTERVAL, PEER_KEEPALIVE_TIMEOUT, PEER_MESSAGE_BYTES, PEER_STREAMS, PENDING_RESETS_MAX,
+    PUBLISH_MESSAGE_BYTES, SENT_MESSAGE_BYTES, STREAM_WINDOW_BYTES, STREAMS_TO_REFUSE,
 };
+use crate::requests::RequestBounds;
 
 /// Why a listener isn't served.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,7 @@ pub(crate) async fn serve_clients(
     health: HealthServer<impl Health>,
     ending: Ending,
 ) -> Result<(), ServeError> {
+    let metrics = Arc::clone(&front.metrics);
     let publisher = PublisherServiceServer::new(publisher::Publisher::new(Arc::clone(&front)))
         .max_decoding_message_size(PUBLISH_MESSAGE_BYTES)
         .max_encoding_message_size(SENT_MESSAGE_BYTES);
@@ -73,16 +75,23 @@ pub(crate) async fn serve_clients(
     let clusters = ClusterServiceServer::new(cluster::Clusters::new(front))
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(SENT_MESSAGE_BYTES);
-    let streams = limits.streams_per_connection;
+    let connections = ConnectionLimits {
+        total: limits.connections,
+        per_address: limits.connections_per_address,
+        idle: Some(CONNECTION_IDLE),
+        // tonic asks first, and has a time of grace of its own; but with that it would no longer ask.
+        age: Some(CONNECTION_AGE + CONNECTION_GRACE),
+    };
+    let refused = Arc::clone(&metrics);
+    let refused = move |setting: &'static str| refused.refused(setting);
     Server::builder()
-        .max_concurrent_streams(streams)
-        .concurrency_limit_per_connection(usize::try_from(streams).unwrap_or(usize::MAX))
-        .load_shed(true)
-        .timeout(REQUEST_TIME_MAX)
+        .layer(RequestBounds::new(limits, metrics))
+        .max_concurrent_streams(limits.streams_per_connection.saturating_add(STREAMS_TO_REFUSE))
         .http2_keepalive_interval(Some(CLIENT_KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(CLIENT_KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_max_local_error_reset_streams(Some(LOCAL_RESETS_MAX))
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_connection_age(CONNECTION_AGE)
@@ -94,7 +103,7 @@ pub(crate) async fn serve_clients(
         .add_service(descriptions().build_v1()?)
         .add_service(descriptions().build_v1alpha()?)
         .serve_with_incoming_shutdown(
-            serve_incoming(guarded(listener, limits.connections, ending.stopping)),
+            guarded(listener, connections, ending.stopping, refused),
             ending.draining.cancelled_owned(),
         )
         .await?;
@@ -111,6 +120,9 @@ pub(crate) async fn serve_peers(
     let questions = NodeServiceServer::new(node_service::NodeQuestions::new(front))
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(PEER_MESSAGE_BYTES);
+    // Nodes of a cluster on one machine share an address, and keep their connections for ever.
+    let connections =
+        ConnectionLimits { total: PEER_CONNECTIONS, per_address: PEER_CONNECTIONS, idle: None, age: None };
     Server::builder()
         .max_concurrent_streams(PEER_STREAMS)
         .http2_keepalive_interval(Some(PEER_KEEPALIVE_INTERVAL))
@@ -121,7 +133,7 @@ pub(crate) async fn serve_peers(
         .add_service(groups.raft_service())
         .add_service(questions)
         .serve_with_incoming_shutdown(
-            serve_incoming(guarded(listener, PEER_CONNECTIONS, stopping.clone())),
+            guarded(listener, connections, stopping.clone(), |_| {}),
             stopping.cancelled_owned(),
         )
         .await?;

@@ -89,8 +89,20 @@ pub struct LimitsConfig {
     pub tail_cache_bytes: u64,
     /// Client connections.
     pub connections: usize,
+    /// Client connections from one address.
+    pub connections_per_address: usize,
     /// Requests and streams open per client connection.
     pub streams_per_connection: u32,
+    /// Requests and streams open over all clients.
+    pub requests: usize,
+    /// Bytes of messages that haven't arrived whole, over all clients.
+    pub receive_bytes: usize,
+    /// Partitions that may be read at the same time, each time that one is read.
+    pub readers: usize,
+    /// Bytes that may be read ahead of all readers.
+    pub read_ahead_bytes: usize,
+    /// Replicas that a node is meant to hold.
+    pub partitions_per_node: usize,
     /// How long a stopping node waits for requests under way.
     pub drain_ms: u64,
 }
@@ -226,6 +238,12 @@ impl Reading {
             queued_bytes: self.integer("limits.queued_bytes"),
             tail_cache_bytes: self.integer("limits.tail_cache_bytes"),
             connections: self.size("limits.connections"),
+            connections_per_address: self.size("limits.connections_per_address"),
+            requests: self.size("limits.requests"),
+            receive_bytes: self.size("limits.receive_bytes"),
+            readers: self.size("limits.readers"),
+            read_ahead_bytes: self.size("limits.read_ahead_bytes"),
+            partitions_per_node: self.size("limits.partitions_per_node"),
             streams_per_connection: u32::try_from(self.integer("limits.streams_per_connection")).unwrap_or(u32::MAX),
             drain_ms: self.integer("limits.drain_ms"),
         };

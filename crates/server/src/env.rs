@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream;
-use quorate_consensus::{BoxIo, Env, Listener};
+use quorate_consensus::{Accepted, BoxIo, Env, Listener};
 use quorate_storage::{OpenError, RocksOptions, Storage};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
@@ -65,8 +65,11 @@ pub fn accepting(socket: TcpListener) -> io::Result<Listener> {
     let incoming = stream::unfold(socket, |socket| async move {
         loop {
             match socket.accept().await {
-                Ok((connection, _)) => match connection.set_nodelay(true) {
-                    Ok(()) => return Some((Ok(Box::new(connection) as BoxIo), socket)),
+                Ok((connection, from)) => match connection.set_nodelay(true) {
+                    Ok(()) => {
+                        let accepted = Accepted { io: Box::new(connection), from: Some(from.ip()) };
+                        return Some((Ok(accepted), socket));
+                    }
                     // The other side is gone already.
                     Err(_) => continue,
                 },

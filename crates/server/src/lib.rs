@@ -17,7 +17,7 @@
 //! | [`env`] | the real network, disk and clock |
 //! | [`identity`] | whose disk this is |
 //! | `api` | the services: publisher, reader, topics, cluster, other nodes; their errors |
-//! | `deadline`, `connections`, `limits` | bounds on what callers may ask |
+//! | `deadline`, `connections`, `requests`, `limits` | bounds on what callers may ask |
 //! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
 //! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `front` | the way to the replica that leads |
 //! | `metrics`, `readiness`, [`telemetry`] | what operators see |
@@ -40,6 +40,7 @@ mod peers;
 mod readiness;
 mod reconcile;
 mod registration;
+mod requests;
 mod router;
 pub mod run;
 pub mod telemetry;

@@ -72,8 +72,27 @@ pub(crate) const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 /// How long a client's ping may stay unanswered.
 pub(crate) const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Age at which a client connection is asked to make place for a new one; its streams may finish.
+/// Age at which a client connection is asked to make place for a new one; its streams may finish …
 pub(crate) const CONNECTION_AGE: Duration = Duration::from_secs(3_600);
+
+/// … within this time.
+pub(crate) const CONNECTION_GRACE: Duration = Duration::from_secs(300);
+
+/// How long a client connection may be without any request.
+pub(crate) const CONNECTION_IDLE: Duration = Duration::from_secs(300);
+
+/// Time that a new connection has to begin to speak HTTP/2.
+pub(crate) const PREFACE_TIME: Duration = Duration::from_secs(5);
+
+/// How long the rest of a message may take to begin to come: what came of it takes up memory.
+pub(crate) const REQUEST_STALL: Duration = Duration::from_secs(10);
+
+/// Streams that a connection may have beyond those that are served: they are told why they aren't, where a client
+/// that keeps to the protocol's own bound would wait without a word.
+pub(crate) const STREAMS_TO_REFUSE: u32 = 64;
+
+/// Streams that were reset before they were looked at which end a connection: what a flood of resets leaves behind.
+pub(crate) const PENDING_RESETS_MAX: usize = 20;
 
 /// HTTP/2 window of one stream of a client, in bytes: a batch of the usual size never waits for it.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;

@@ -14,13 +14,13 @@ use prometheus::{
 use quorate_consensus::{Admission, RaftGroups};
 use quorate_storage::{BatchReport, Storage};
 
-
 /// One per node; cheap to share behind an `Arc`.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     open_streams: IntGaugeVec,
+    refused: IntCounterVec,
     append_seconds: Histogram,
     appended_bytes: IntCounter,
     in_flight_bytes: IntGauge,
@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     wal_batch_writes: Histogram,
     wal_batch_bytes: Histogram,
     wal_queued_bytes: IntGauge,
+    tail_cache_bytes: IntGauge,
     rocksdb: IntGaugeVec,
 }
 
@@ -50,6 +51,7 @@ impl Metrics {
             requests: make.counters("requests_total", "Requests ended, by call and gRPC code.", &["rpc", "code"])?,
             request_seconds: make.histograms("request_seconds", "Time to answer a unary request.", &["rpc"])?,
             open_streams: make.gauges("open_streams", "Streams open now.", &["rpc"])?,
+            refused: make.counters("refused_total", "Connections and requests refused, by the bound.", &["limit"])?,
             append_seconds: make.histogram(
                 "append_seconds",
                 "Time from the arrival of a batch to its answer: replication and fsync on a quorum included.",
@@ -76,6 +78,7 @@ impl Metrics {
                 exponential_buckets(256.0, 4.0, 10)?,
             )?,
             wal_queued_bytes: make.gauge("wal_queued_bytes", "Bytes that wait for a commit.")?,
+            tail_cache_bytes: make.gauge("tail_cache_bytes", "Bytes of the newest log entries kept in memory.")?,
             rocksdb: make.gauges("rocksdb", "Properties of the database, by RocksDB's names.", &["property"])?,
             registry,
         })
@@ -97,6 +100,11 @@ impl Metrics {
     pub(crate) fn appended(&self, bytes: usize, took: Duration) {
         self.append_seconds.observe(took.as_secs_f64());
         self.appended_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+
+    /// A bound was hit.
+    pub(crate) fn refused(&self, setting: &str) {
+        self.refused.with_label_values(&[setting]).inc();
     }
 
     /// Everything, in the text format of Prometheus.
@@ -139,6 +147,7 @@ impl Metrics {
     fn look_at_storage(&self, storage: &Storage) {
         let now = storage.metrics();
         self.wal_queued_bytes.set(gauge_value(now.queued_bytes));
+        self.tail_cache_bytes.set(gauge_value(now.tail_cache_bytes));
         for (property, value) in now.engine {
             self.rocksdb.with_label_values(&[property]).set(gauge_value(value));
         }

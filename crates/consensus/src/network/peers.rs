@@ -114,8 +114,7 @@ impl Peers {
 
     pub(crate) fn is_reachable(&self, node: NodeId) -> bool {
         let node = node.get();
-        node == self.shared.me.node
-            || (self.link(node, Class::Control).is_up() && !self.shared.sentinel.suspects(node))
+        node == self.shared.me.node || (self.link(node, Class::Control).is_up() && !self.shared.sentinel.suspects(node))
     }
 
     /// Why a greeting isn't acceptable, if it isn't.

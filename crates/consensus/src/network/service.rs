@@ -15,7 +15,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{FORWARD_TIME_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT, Identity, OUTBOX_ENVELOPES, SESSION_WINDOW, address, frames, refusal};
+use super::{
+    FORWARD_TIME_MAX, FRAME_BYTES_MAX, HELLO_TIMEOUT, Identity, OUTBOX_ENVELOPES, SESSION_WINDOW, address, frames,
+    refusal,
+};
 use crate::admission::{Overload, Permit};
 use crate::codec;
 use crate::group::{ProposeError, RaftGroup};

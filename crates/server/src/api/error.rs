@@ -158,6 +158,11 @@ impl ApiError {
             .executed(Executed::No)
     }
 
+    /// Time passed while something was still missing.
+    pub(crate) fn expired_while(text: impl Into<String>) -> Self {
+        Self::new(Reason::DeadlineExceeded, text)
+    }
+
     /// A request was begun, but its answer didn't come before the deadline.
     pub(crate) fn unanswered(executed: Executed) -> Self {
         Self::new(Reason::DeadlineExceeded, "the deadline passed before the leader answered").executed(executed)
@@ -179,6 +184,9 @@ impl ApiError {
 
     /// A request of a stream could not be read: it was too large, or the connection broke.
     pub(crate) fn unreadable(status: &Status) -> Self {
+        if reason_of(status).is_some() {
+            return Self::received(status);
+        }
         let reason = match status.code() {
             Code::OutOfRange | Code::ResourceExhausted => Reason::BatchTooLarge,
             _ => Reason::InvalidArgument,
@@ -277,12 +285,9 @@ impl ApiError {
 
 impl From<Overload> for ApiError {
     fn from(overload: Overload) -> Self {
-        Self::new(
-            Reason::Overloaded,
-            format!("the node has as much in hand as it may have: {overload}"),
-        )
-        .with("limit_name", &overload.setting)
-        .with("limit", &overload.limit)
+        Self::new(Reason::Overloaded, format!("the node has as much in hand as it may have: {overload}"))
+            .with("limit_name", &overload.setting)
+            .with("limit", &overload.limit)
     }
 }
 

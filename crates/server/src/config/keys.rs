@@ -163,7 +163,48 @@ pub const KEYS: &[Key] = &[
         name: "limits.streams_per_connection",
         kind: Kind::Integer { min: 1, max: 10_000 },
         default: Some("128"),
-        about: "Requests and streams that one connection of a client may have open at the same time.",
+        about: "Requests and streams that one connection of a client may have open at the same time; beyond it \
+                clients get OVERLOADED.",
+    },
+    Key {
+        name: "limits.connections_per_address",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        default: Some("1024"),
+        about: "Connections of clients from one address; further ones are closed at once. Raise it where clients \
+                come through one gateway.",
+    },
+    Key {
+        name: "limits.requests",
+        kind: Kind::Integer { min: 1, max: 10_000_000 },
+        default: Some("16384"),
+        about: "Requests and streams of all clients that may be open at the same time; beyond it clients get OVERLOADED.",
+    },
+    Key {
+        name: "limits.receive_bytes",
+        kind: Kind::Integer { min: 21 * MIB, max: 16_384 * MIB },
+        default: Some("67108864"),
+        about: "Bytes of clients' messages of which the rest hasn't come yet; beyond it clients get OVERLOADED.",
+    },
+    Key {
+        name: "limits.readers",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        default: Some("4096"),
+        about: "Partitions that may be read at the same time, by clients and other nodes together; beyond it readers \
+                get OVERLOADED. A stream counts each partition that it reads.",
+    },
+    Key {
+        name: "limits.read_ahead_bytes",
+        kind: Kind::Integer { min: 0, max: 65_536 * MIB },
+        default: Some("67108864"),
+        about: "Bytes that may have been read from logs and not yet taken by readers; when they are used up, readers \
+                get small pieces.",
+    },
+    Key {
+        name: "limits.partitions_per_node",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        default: Some("10000"),
+        about: "Replicas that a node is meant to hold: a topic that would bring the nodes beyond it, on average, is \
+                refused with TOO_MANY_PARTITIONS.",
     },
     Key {
         name: "limits.drain_ms",

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
-use quorate_consensus::{BoxIo, Env, Listener};
+use quorate_consensus::{Accepted, BoxIo, Env, Listener};
 use quorate_storage::{OpenError, SimDisk, Storage};
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -29,7 +29,9 @@ impl Env for SimEnv {
             let (_, port) = host_and_port(&local_address)?;
             let socket = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
             let incoming = stream::unfold(socket, |socket| async move {
-                let accepted = socket.accept().await.map(|(connection, _)| Box::new(connection) as BoxIo);
+                let accepted = socket.accept().await;
+                let accepted =
+                    accepted.map(|(connection, from)| Accepted { io: Box::new(connection), from: Some(from.ip()) });
                 Some((accepted, socket))
             });
             Ok(Listener { local_address, incoming: incoming.boxed() })
