@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use openraft::Instant as _;
 use openraft::ReadPolicy;
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
@@ -270,6 +271,15 @@ impl RaftGroup {
             }
             Err(RaftError::Fatal(_)) => Err(ProposeError::Stopped),
         }
+    }
+
+    /// How long ago a quorum last confirmed that this replica leads, as far as replication and heartbeats tell; `None`
+    /// if none ever did. A long time means doubt, not loss: [`RaftGroup::read_barrier`] asks.
+    #[must_use]
+    pub fn quorum_age(&self) -> Option<Duration> {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.last_quorum_acked.as_ref().map(|acked| acked.elapsed())
     }
 
     /// Who leads.

@@ -104,6 +104,9 @@ reasons! {
     NoLeader "NO_LEADER" UNAVAILABLE No BackOff
         "The partition has no leader that the node knows or reaches, usually because an election is under way."
         "Try again after the delay that the error names. If it lasts longer than a few seconds, see `quorate cluster status`: a majority of the partition's replicas must be up and reach each other."
+    NoReplica "NO_REPLICA" UNAVAILABLE No Move
+        "The node holds no replica of the partition, and the request asked it to answer by itself."
+        "Send it to one of the replicas that `quorate cluster status` lists, or leave out the metadata `quorate-routing: direct` and any node finds one."
     Unreachable "UNREACHABLE" UNAVAILABLE No BackOff
         "No connection to the server."
         "Check the address (`--server`, `QUORATE_SERVER` or the selected context), that a node listens there, and that no firewall is in between."

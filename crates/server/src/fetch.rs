@@ -9,12 +9,15 @@ use quorate_consensus::{Leadership, Progress, RaftGroup};
 use quorate_model::{ClusterMap, NodeId, Offset, Reason, RecordBatch};
 use quorate_proto::internal::{self, fetch_response, fetch_start};
 use quorate_storage::StoredBatch;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::error::ApiError;
 use crate::leaders::known;
+use crate::limits::LEADER_DOUBT;
 use crate::peers::PeerClient;
+use crate::reads::{Ahead, Reads};
 
 /// Where in a partition to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,14 +34,26 @@ pub(crate) enum Start {
     Last(u64),
 }
 
+/// Whose word counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consistency {
+    /// The leader's: everything that was acknowledged before the call is included.
+    Leader,
+    /// Any replica's: what it knows to be committed, which may be less.
+    Local,
+}
+
 /// What to fetch, and how.
 #[derive(Clone)]
 pub(crate) struct FetchOptions {
     pub(crate) start: Start,
+    pub(crate) consistency: Consistency,
     /// End after what was committed at the beginning, instead of waiting for more.
     pub(crate) stop_at_end: bool,
     /// Bytes read from the log at a time.
     pub(crate) bytes_max: u64,
+    /// The node's bounds on reading.
+    pub(crate) reads: Reads,
     /// Ends the stream when the topic is deleted.
     pub(crate) map: watch::Receiver<Arc<ClusterMap>>,
     /// Ends the stream when the node shuts down.
@@ -59,17 +74,31 @@ pub(crate) enum Fetched {
     End(Offset),
 }
 
-/// Reads from the replica of this node, which must lead: only the leader knows, after a round to its followers,
+/// Reads from the replica of this node. Unless its word is enough, it must lead: only the leader knows, after a round to its followers,
 /// where the log ends. What follows is committed and may be read whoever leads by then, but whether more is to come
 /// only the leader knows: a reader that waits is sent on when this replica leads no more.
 pub(crate) async fn local(group: RaftGroup, what: String, options: FetchOptions) -> Result<Fetch, ApiError> {
-    group.read_barrier().await.map_err(|error| ApiError::from_barrier(error, &what))?;
+    let place = options.reads.enter()?;
+    if options.consistency == Consistency::Leader {
+        group.read_barrier().await.map_err(|error| ApiError::from_barrier(error, &what))?;
+    }
     let (progress, leadership) = (group.progress(), group.watch_leadership());
     let now = *progress.borrow();
-    let start = resolve(&group, &now, &what, options.start).await?;
+    let start = resolve(&group, &now, &what, &options).await?;
     let stop = options.stop_at_end.then_some(now.end);
-    let ready = VecDeque::new();
-    let tail = LogTail { group, what, progress, leadership, next: start, stop, ready, options, ended: false };
+    let tail = LogTail {
+        group,
+        what,
+        progress,
+        leadership,
+        next: start,
+        stop,
+        ready: VecDeque::new(),
+        ahead: None,
+        options,
+        ended: false,
+        _place: place,
+    };
     let content = stream::unfold(tail, |mut tail| async move {
         let item = tail.next().await?;
         Some((item, tail))
@@ -82,24 +111,29 @@ pub(crate) async fn remote(
     node: NodeId,
     mut client: PeerClient,
     request: internal::FetchRequest,
+    reads: &Reads,
 ) -> Result<Fetch, ApiError> {
+    let place = reads.enter()?;
     let broken = move |status: tonic::Status| ApiError::from_peer(node, &status);
     let mut responses = client.fetch(request).await.map_err(broken)?.into_inner();
     let first = responses.message().await.map_err(broken)?.and_then(|response| response.content);
     let Some(fetch_response::Content::StartOffset(start)) = first else {
         return Err(ApiError::internal(format!("node {node} didn't say where its fetch starts")));
     };
-    let content = responses.map(move |response| match response.map_err(broken)?.content {
-        Some(fetch_response::Content::Batch(received)) => stored(received).map(Fetched::Batch),
-        Some(fetch_response::Content::EndOffset(end)) => Ok(Fetched::End(Offset::new(end))),
-        _ => Err(ApiError::internal(format!("node {node} sent a response out of turn"))),
+    let content = responses.map(move |response| {
+        let _held = &place;
+        match response.map_err(broken)?.content {
+            Some(fetch_response::Content::Batch(received)) => stored(received).map(Fetched::Batch),
+            Some(fetch_response::Content::EndOffset(end)) => Ok(Fetched::End(Offset::new(end))),
+            _ => Err(ApiError::internal(format!("node {node} sent a response out of turn"))),
+        }
     });
     Ok(Fetch { start: Offset::new(start), content: content.boxed() })
 }
 
 /// The position that was asked for as an offset, checked against what the log holds.
-async fn resolve(group: &RaftGroup, now: &Progress, what: &str, start: Start) -> Result<Offset, ApiError> {
-    match start {
+async fn resolve(group: &RaftGroup, now: &Progress, what: &str, options: &FetchOptions) -> Result<Offset, ApiError> {
+    match options.start {
         Start::Earliest => Ok(now.log_start),
         Start::Latest => Ok(now.end),
         Start::Last(count) => Ok(Offset::new(now.end.get().saturating_sub(count)).max(now.log_start)),
@@ -108,6 +142,8 @@ async fn resolve(group: &RaftGroup, now: &Progress, what: &str, start: Start) ->
             Ok(found.clamp(now.log_start, now.end))
         }
         Start::Offset(offset) if (now.log_start..=now.end).contains(&offset) => Ok(offset),
+        // This replica may be behind the one that the reader has read from before: the record will come.
+        Start::Offset(offset) if offset > now.end && options.consistency == Consistency::Local => Ok(offset),
         Start::Offset(offset) => Err(ApiError::out_of_range(what, offset, now.log_start, now.end)),
     }
 }
@@ -125,8 +161,11 @@ struct LogTail {
     stop: Option<Offset>,
     /// Read, not yet delivered.
     ready: VecDeque<StoredBatch>,
+    /// The room that this takes.
+    ahead: Option<Ahead>,
     options: FetchOptions,
     ended: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl LogTail {
@@ -152,9 +191,15 @@ impl LogTail {
                 self.next = end_of(&batch)?;
                 return Ok(Fetched::Batch(batch));
             }
+            self.ahead = None;
             self.wait_for_records().await?;
-            match self.group.read(self.next, self.options.bytes_max).await {
-                Ok(read) => self.ready = read.into(),
+            let mut ahead = self.options.reads.ahead(self.options.bytes_max);
+            match self.group.read(self.next, ahead.bytes).await {
+                Ok(read) => {
+                    ahead.keep(read.iter().map(|batch| batch.batch.len() as u64).sum());
+                    self.ready = read.into();
+                    self.ahead = Some(ahead);
+                }
                 Err(error) => {
                     // The rows of a deleted topic are missing without anything being broken.
                     self.still_there()?;
@@ -175,13 +220,17 @@ impl LogTail {
             if self.next < now.end {
                 return Ok(());
             }
-            self.still_leading()?;
+            let leads = self.options.consistency == Consistency::Leader;
+            if leads {
+                self.still_leading()?;
+            }
             tokio::select! {
                 biased;
                 changed = self.progress.changed() => changed.map_err(|_| ApiError::no_leader(&self.what))?,
                 _ = self.options.map.changed() => self.still_there()?,
                 () = draining.cancelled() => return Err(ApiError::draining()),
-                changed = self.leadership.changed() => changed.map_err(|_| ApiError::no_leader(&self.what))?,
+                changed = self.leadership.changed(), if leads => changed.map_err(|_| ApiError::no_leader(&self.what))?,
+                () = sleep(LEADER_DOUBT), if leads => self.still_confirmed().await?,
             }
         }
     }
@@ -197,6 +246,18 @@ impl LogTail {
         match known(&now) {
             Some(leader) => Err(ApiError::not_leader(&self.what, leader, &self.options.map.borrow())),
             None => Err(ApiError::no_leader(&self.what)),
+        }
+    }
+
+    /// A leader that is cut off from its group doesn't know that there is another: it hears of no record, and of no
+    /// successor either. Only a quorum can say that it still leads.
+    async fn still_confirmed(&self) -> Result<(), ApiError> {
+        if self.group.quorum_age().is_some_and(|age| age < LEADER_DOUBT) {
+            return Ok(());
+        }
+        match timeout(LEADER_DOUBT, self.group.read_barrier()).await {
+            Ok(confirmed) => confirmed.map_err(|error| ApiError::from_barrier(error, &self.what)),
+            Err(_) => Err(ApiError::no_leader(&self.what)),
         }
     }
 

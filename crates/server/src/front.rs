@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use crate::api::error::ApiError;
 use crate::config::Voter;
 use crate::deadline::Deadline;
-use crate::fetch::{self, Fetch, FetchOptions};
+use crate::fetch::{self, Consistency, Fetch, FetchOptions};
 use crate::leaders::KnownLeader;
 use crate::map::MapView;
 use crate::metrics::Metrics;
 use crate::peers::{PeerClient, Peers};
+use crate::reads::Reads;
 use crate::router::{LEADER_POLL, LEADER_WAIT, Route, RouteError, Router, Routing, Target};
 
 /// One per node, behind an `Arc`.
@@ -27,6 +28,9 @@ pub(crate) struct Front {
     pub(crate) router: Router,
     pub(crate) peers: Peers,
     pub(crate) admission: Admission,
+    pub(crate) reads: Reads,
+    /// Replicas that a node is meant to hold.
+    pub(crate) partitions_per_node: usize,
     pub(crate) metrics: Arc<Metrics>,
     /// Cancelled when the node begins to shut down.
     pub(crate) draining: CancellationToken,
@@ -117,7 +121,7 @@ impl Front {
         }
     }
 
-    /// Opens a fetch at the partition's leader.
+    /// Opens a fetch at the partition's leader, or at any replica if that will do.
     pub(crate) async fn fetch(
         &self,
         partition: &Partition,
@@ -125,22 +129,47 @@ impl Front {
         deadline: Deadline,
         options: &FetchOptions,
     ) -> Result<Fetch, ApiError> {
+        if options.consistency == Consistency::Local {
+            let opening = self.fetch_anywhere(partition, routing, options);
+            return deadline.limit(opening).await.map_err(|_| ApiError::unanswered(Executed::No))?;
+        }
         self.ask_leader(partition, routing, deadline, Executed::No, |leader| async {
             match leader {
                 Leader::Local(group) => fetch::local(group, partition.label(), options.clone()).await,
                 Leader::Remote(leader, client) => {
-                    let request = quorate_proto::internal::FetchRequest {
-                        group_id: partition.group.get(),
-                        topic_id: partition.id.topic.get(),
-                        partition: partition.id.index,
-                        start: Some(options.start.to_wire()),
-                        stop_at_end: options.stop_at_end,
-                    };
-                    fetch::remote(leader.node, client, request).await
+                    fetch::remote(leader.node, client, fetch_request(partition, options), &options.reads).await
                 }
             }
         })
         .await
+    }
+
+    /// Opens a fetch at this node's replica, or at the first that answers of the others, the leader's last.
+    async fn fetch_anywhere(
+        &self,
+        partition: &Partition,
+        routing: Routing,
+        options: &FetchOptions,
+    ) -> Result<Fetch, ApiError> {
+        if let Some(group) = self.router.groups().get(partition.group) {
+            return fetch::local(group, partition.label(), options.clone()).await;
+        }
+        if routing == Routing::Direct {
+            return Err(ApiError::no_replica(&partition.label(), self.node, &partition.replicas));
+        }
+        let leader = self.router.leader(partition.group).map(|leader| leader.node);
+        let mut nodes: Vec<NodeId> = partition.replicas.iter().map(|replica| replica.node).collect();
+        fastrand::shuffle(&mut nodes);
+        nodes.sort_by_key(|node| Some(*node) == leader);
+        let mut last = ApiError::no_leader(&partition.label());
+        for node in nodes.into_iter().filter(|node| *node != self.node) {
+            let Some(client) = self.peers.client(node) else { continue };
+            match fetch::remote(node, client, fetch_request(partition, options), &options.reads).await {
+                Err(error) if error.is_about_replicas() => last = error,
+                other => return other,
+            }
+        }
+        Err(last)
     }
 
     fn leader(&self, partition: &Partition, routing: Routing, attempt: usize) -> Result<Leader, ApiError> {
@@ -155,6 +184,17 @@ impl Front {
                 None => Err(ApiError::no_leader(&partition.label())),
             },
         }
+    }
+}
+
+fn fetch_request(partition: &Partition, options: &FetchOptions) -> quorate_proto::internal::FetchRequest {
+    quorate_proto::internal::FetchRequest {
+        group_id: partition.group.get(),
+        topic_id: partition.id.topic.get(),
+        partition: partition.id.index,
+        start: Some(options.start.to_wire()),
+        stop_at_end: options.stop_at_end,
+        local: options.consistency == Consistency::Local,
     }
 }
 

@@ -19,7 +19,7 @@
 //! | `api` | the services: publisher, reader, topics, cluster, other nodes; their errors |
 //! | `deadline`, `connections`, `requests`, `limits` | bounds on what callers may ask |
 //! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
-//! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `front` | the way to the replica that leads |
+//! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `reads`, `front` | the way to the replica that leads |
 //! | `metrics`, `readiness`, [`telemetry`] | what operators see |
 
 mod api;
@@ -38,6 +38,7 @@ mod metrics;
 pub mod node;
 mod peers;
 mod readiness;
+mod reads;
 mod reconcile;
 mod registration;
 mod requests;

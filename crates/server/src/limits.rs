@@ -45,6 +45,10 @@ pub(crate) const BUILT_BATCH_BYTES: usize = 1 << 20;
 /// Bytes that one reading request asks of the log at a time, over all its partitions.
 pub(crate) const READ_BYTES: u64 = 4 << 20;
 
+/// How long a reader that waits for records believes that its leader leads without a sign of a quorum, and how long it
+/// then waits for one.
+pub(crate) const LEADER_DOUBT: Duration = Duration::from_secs(3);
+
 /// Least bytes asked of the log at a time, however many partitions are read.
 pub(crate) const READ_BYTES_MIN: u64 = 64 << 10;
 

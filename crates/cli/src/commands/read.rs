@@ -35,6 +35,9 @@ pub(crate) struct Read {
     /// End after the messages that are there now
     #[arg(short, long)]
     exit: bool,
+    /// Read from any replica, preferably one that doesn't lead: committed messages only, but perhaps not the newest
+    #[arg(long)]
+    from_follower: bool,
     /// End after this many messages
     #[arg(short, long)]
     count: Option<u64>,
@@ -46,6 +49,9 @@ impl Read {
         let mut builder = connect.client()?.reader(&self.topic).from(start).patience(connect.timeout());
         for partition in &self.partition {
             builder = builder.partition(*partition, start);
+        }
+        if self.from_follower {
+            builder = builder.from_follower();
         }
         if self.exit {
             builder = builder.stop_at_end();

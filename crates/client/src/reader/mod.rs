@@ -35,6 +35,7 @@ pub struct ReaderBuilder {
     start: Start,
     starts: BTreeMap<u32, Start>,
     stop_at_end: bool,
+    from_follower: bool,
     prefetch_bytes: u32,
     patience: Duration,
 }
@@ -47,6 +48,7 @@ impl ReaderBuilder {
             start: Start::Earliest,
             starts: BTreeMap::new(),
             stop_at_end: false,
+            from_follower: false,
             prefetch_bytes: 16 << 20,
             patience: Duration::from_secs(60),
         }
@@ -67,6 +69,14 @@ impl ReaderBuilder {
     /// Ends the stream after the records that were committed when reading began, instead of waiting for more.
     pub fn stop_at_end(mut self) -> Self {
         self.stop_at_end = true;
+        self
+    }
+
+    /// Reads from any replica, preferably one that doesn't lead. What is read is committed and never taken back, but
+    /// may be less than was acknowledged when reading began: a replica may be behind, and the end is that replica's.
+    /// Spares the leader, and goes on without one.
+    pub fn from_follower(mut self) -> Self {
+        self.from_follower = true;
         self
     }
 
@@ -104,6 +114,7 @@ impl ReaderBuilder {
         let settings = WorkerSettings {
             topic,
             stop_at_end: self.stop_at_end,
+            from_follower: self.from_follower,
             prefetch_bytes: self.prefetch_bytes,
             patience: self.patience,
         };

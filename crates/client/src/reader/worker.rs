@@ -33,6 +33,7 @@ const FAILURES_UNTIL_REFRESH: u32 = 3;
 pub(super) struct WorkerSettings {
     pub(super) topic: TopicRef,
     pub(super) stop_at_end: bool,
+    pub(super) from_follower: bool,
     pub(super) prefetch_bytes: u32,
     pub(super) patience: Duration,
 }
@@ -123,7 +124,13 @@ impl Worker {
             if slot.stream.is_some() || slot.cursor.phase() == Phase::Done || slot.resume_at.is_some() {
                 continue;
             }
-            match self.router.partition(&self.settings.topic, *partition) {
+            let WorkerSettings { topic, from_follower, .. } = &self.settings;
+            let route = if *from_follower {
+                self.router.replica(topic, *partition, slot.backoff.failures())
+            } else {
+                self.router.partition(topic, *partition)
+            };
+            match route {
                 Some(route) => {
                     let surveying = slot.cursor.phase() == Phase::Surveying;
                     let way = Way { address: Arc::clone(&route.connection.address), mode: route.mode, surveying };
@@ -155,9 +162,14 @@ impl Worker {
             start: None,
             stop_at_end: surveying || self.settings.stop_at_end,
             as_batches: true,
+            consistency: self.consistency().into(),
         };
         let phase = if surveying { Phase::Surveying } else { Phase::Reading };
         self.streams.insert(id, ReadStream::open(id, route, phase, request, self.event_sender.clone()));
+    }
+
+    fn consistency(&self) -> pb::Consistency {
+        if self.settings.from_follower { pb::Consistency::Local } else { pb::Consistency::Leader }
     }
 
     async fn take(&mut self, event: StreamEvent) -> Result<(), ClientError> {
@@ -295,6 +307,9 @@ impl Worker {
 
     /// Leaves streams to nodes that don't lead any more, and detours that are no longer needed.
     fn leave_deposed(&mut self) {
+        if self.settings.from_follower {
+            return;
+        }
         for slot in self.slots.values_mut() {
             slot.resume_at = slot.resume_at.filter(|_| slot.backoff.failures() > FAILURES_UNTIL_REFRESH);
         }

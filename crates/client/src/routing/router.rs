@@ -103,6 +103,25 @@ impl Router {
         self.choose(&view, leader, leadership)
     }
 
+    /// A way to one of a partition's replicas, preferably one that doesn't lead; another one with each `attempt`. The
+    /// node there passes the request on if it turns out to hold none.
+    pub(crate) fn replica(&self, topic: &TopicRef, partition: u32, attempt: u32) -> Option<Route> {
+        let view = self.view();
+        let leadership = view.leadership(topic, partition);
+        let mut holders = view.replicas(topic, partition);
+        holders.sort_by_key(|node| Some(*node) == leadership.node);
+        if let Some(first) = (attempt as usize).checked_rem(holders.len()) {
+            holders.rotate_left(first);
+        }
+        let addresses: Vec<&str> = holders.into_iter().filter_map(|node| view.address(node)).collect();
+        // All are asked about before choosing, because asking is what dials them.
+        let up: Vec<Connection> = addresses.iter().filter_map(|address| self.links.connection(address)).collect();
+        match up.into_iter().next() {
+            Some(connection) => Some(Route { connection, mode: RoutingMode::Forwarded, leadership }),
+            None => self.any(),
+        }
+    }
+
     /// Any node: for requests that every node serves or forwards.
     pub(crate) fn any(&self) -> Option<Route> {
         self.choose(&self.view(), None, Leadership::default())

@@ -98,6 +98,13 @@ impl ClusterView {
         partition.map(|partition| partition.leadership).unwrap_or_default()
     }
 
+    /// Who holds a replica of this partition, as far as is known.
+    pub(crate) fn replicas(&self, topic: &TopicRef, partition: u32) -> Vec<NodeId> {
+        let topic = self.topics.get(&*topic.name).filter(|known| known.id == topic.id);
+        let partition = topic.and_then(|topic| topic.partitions.get(partition as usize));
+        partition.map(|partition| partition.replicas.clone()).unwrap_or_default()
+    }
+
     /// Where clients reach this node.
     #[must_use]
     pub fn address(&self, node: NodeId) -> Option<&str> {

@@ -9,7 +9,7 @@ use quorate_proto::v1;
 use quorate_proto::v1::position::Position as WirePosition;
 
 use super::error::ApiError;
-use crate::fetch::Start;
+use crate::fetch::{Consistency, Start};
 
 /// A message of a unary publish as a record made now.
 pub(crate) fn record(message: v1::Message, now_ms: u64) -> Record {
@@ -51,6 +51,18 @@ pub(crate) fn start(position: Option<v1::Position>, field: &str) -> Result<Start
         Some(WirePosition::Last(count)) => Start::Last(count),
         Some(WirePosition::Time(time)) => Start::Time(time_ms(time, field)?),
     })
+}
+
+/// Who may answer a read.
+pub(crate) fn consistency(wire: i32) -> Result<Consistency, ApiError> {
+    match v1::Consistency::try_from(wire) {
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Leader) => Ok(Consistency::Leader),
+        Ok(v1::Consistency::Local) => Ok(Consistency::Local),
+        Err(_) => {
+            let expected = "a consistency that this version knows: LEADER or LOCAL";
+            Err(ApiError::invalid(Reason::InvalidArgument, "consistency", &wire, expected))
+        }
+    }
 }
 
 /// Milliseconds since the epoch, rounded up: the first record that isn't earlier than the time.

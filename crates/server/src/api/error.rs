@@ -8,7 +8,7 @@ use prost::Message as _;
 use quorate_consensus::{Overload, ProposeError, ReadError, TransferError};
 use quorate_model::{
     AppendRejected, BatchError, ClusterMap, Executed, MetaRejected, NameError, NodeId, Offset, Reason, RecordError,
-    RetryAdvice,
+    Replica, RetryAdvice,
 };
 use quorate_proto::v1;
 use quorate_storage::ReadRecordsError;
@@ -182,6 +182,15 @@ impl ApiError {
             .with("term", &leader.term)
     }
 
+    /// This node has no replica to answer from.
+    pub(crate) fn no_replica(what: &str, node: NodeId, replicas: &[Replica]) -> Self {
+        let holders: Vec<String> = replicas.iter().map(|replica| replica.node.to_string()).collect();
+        let holders = holders.join(",");
+        Self::new(Reason::NoReplica, format!("node {node} holds no replica of {what}; nodes {holders} do"))
+            .with("node_id", &node)
+            .with("replica_node_ids", &holders)
+    }
+
     /// A request of a stream could not be read: it was too large, or the connection broke.
     pub(crate) fn unreadable(status: &Status) -> Self {
         if reason_of(status).is_some() {
@@ -263,6 +272,11 @@ impl ApiError {
     /// Whether asking again, of another replica or a little later, may help.
     pub(crate) fn is_about_leadership(&self) -> bool {
         matches!(self.reason, Reason::NotLeader | Reason::NoLeader)
+    }
+
+    /// Whether another replica may answer where this one can't.
+    pub(crate) fn is_about_replicas(&self) -> bool {
+        self.is_about_leadership() || matches!(self.reason, Reason::NoReplica | Reason::Draining)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {

@@ -11,7 +11,7 @@ use quorate_proto::internal::node_service_server::NodeService;
 use tonic::{Request, Response, Status};
 
 use super::error::ApiError;
-use crate::fetch::{self, FetchOptions, Fetched, Start};
+use crate::fetch::{self, Consistency, FetchOptions, Fetched, Start};
 use crate::front::Front;
 use crate::leaders::known;
 use crate::limits::{READ_BYTES_MIN, WATCH_PAUSE};
@@ -43,19 +43,32 @@ impl NodeQuestions {
         })
     }
 
+    /// This node's replica of the group, whether it leads or not.
+    fn held(&self, group: u64, what: &str) -> Result<RaftGroup, ApiError> {
+        self.front.accepting()?;
+        let held = self.front.router.groups().get(GroupId::new(group));
+        held.ok_or_else(|| ApiError::no_replica(what, self.front.node, &[]))
+    }
+
     async fn open_fetch(
         &self,
         request: wire::FetchRequest,
     ) -> Result<BoxStream<'static, Result<wire::FetchResponse, ApiError>>, ApiError> {
-        let group = self.led(request.group_id)?;
+        let what = format!("topic {} partition {}", request.topic_id, request.partition);
+        let (group, consistency) = if request.local {
+            (self.held(request.group_id, &what)?, Consistency::Local)
+        } else {
+            (self.led(request.group_id)?, Consistency::Leader)
+        };
         let options = FetchOptions {
             start: Start::from_wire(request.start),
+            consistency,
+            reads: self.front.reads.clone(),
             stop_at_end: request.stop_at_end,
             bytes_max: READ_BYTES_MIN,
             map: self.front.map.watch(),
             draining: self.front.draining.clone(),
         };
-        let what = format!("topic {} partition {}", request.topic_id, request.partition);
         let fetch = fetch::local(group, what, options).await?;
         let start = stream::iter([Ok(Content::StartOffset(fetch.start.get()))]);
         let content = fetch.content.map(|fetched| fetched.map(content));

@@ -39,6 +39,7 @@ impl Reader {
         let routing = Routing::of(request.metadata());
         let request = request.into_inner();
         TopicName::parse(&request.topic)?;
+        let consistency = convert::consistency(request.consistency)?;
         let default_start = convert::start(request.start, "start")?;
         let mut starts = named_starts(request.partitions, default_start)?;
         let topic = self.front.topic(&request.topic).await?;
@@ -52,6 +53,8 @@ impl Reader {
             .map(|(index, start)| {
                 let options = FetchOptions {
                     start,
+                    consistency,
+                    reads: self.front.reads.clone(),
                     stop_at_end: request.stop_at_end,
                     bytes_max,
                     map: self.front.map.watch(),

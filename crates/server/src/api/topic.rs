@@ -53,6 +53,7 @@ impl Topics {
             Some(asked) => Some(asked),
             None => self.default_replication_factor(deadline).await,
         };
+        self.room_for(&topic, replication_factor)?;
         let command = MetaCommand::CreateTopic {
             time_ms: self.front.env.wall_clock_ms(),
             request_id,
@@ -79,6 +80,39 @@ impl Topics {
             warnings.push(format!("the topic exists, but has no leader yet in partitions {leaderless:?}"));
         }
         Ok(v1::CreateTopicResponse { topic: Some(convert::topic(&created)), warnings })
+    }
+
+    /// Whether the nodes have room for so many replicas more. Seen from the map of this moment: topics that are
+    /// created at the same time may pass together. The bounds of the cluster are the metadata group's to check.
+    fn room_for(&self, topic: &v1::Topic, replication_factor: Option<u32>) -> Result<(), ApiError> {
+        let map = self.front.map.current();
+        if map.topic(&topic.name).is_some() {
+            // Perhaps the same create again: the metadata group knows.
+            return Ok(());
+        }
+        let partitions = topic.partitions.unwrap_or(1);
+        let held: usize =
+            map.topics.values().flat_map(|topic| topic.partition_ids()).map(|(_, it)| it.replicas.len()).sum();
+        let nodes = map.nodes.len();
+        let factor = replication_factor.unwrap_or(if nodes < REPLICATION_FACTOR_DEFAULT as usize {
+            1
+        } else {
+            REPLICATION_FACTOR_DEFAULT
+        });
+        let asked = usize::try_from(u64::from(partitions) * u64::from(factor)).unwrap_or(usize::MAX);
+        let limit = self.front.partitions_per_node;
+        if held.saturating_add(asked) <= limit.saturating_mul(nodes) {
+            return Ok(());
+        }
+        let text = format!(
+            "partitions: {partitions} with {factor} replicas each; the {nodes} nodes hold {held} replicas, and \
+             limits.partitions_per_node is {limit}"
+        );
+        Err(ApiError::new(Reason::TooManyPartitions, text)
+            .with("field", &"partitions")
+            .with("value", &partitions)
+            .with("limit_name", &"limits.partitions_per_node")
+            .with("limit", &limit))
     }
 
     async fn get(&self, request: Request<v1::GetTopicRequest>) -> Result<v1::GetTopicResponse, ApiError> {

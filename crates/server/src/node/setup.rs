@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::metrics::listener::MetricsListener;
 use crate::peers::Peers;
 use crate::readiness::{READY_SERVICE, Readiness};
+use crate::reads::Reads;
 use crate::reconcile::{self, Reconciler};
 use crate::registration::{self, Registrant};
 use crate::router::Router;
@@ -71,6 +72,8 @@ async fn start_on(
         peers: Peers::new(Arc::clone(&env), &config.cluster.voters),
         env,
         admission: groups.admission().clone(),
+        reads: Reads::new(&config.limits),
+        partitions_per_node: config.limits.partitions_per_node,
         metrics,
         draining: draining.clone(),
     });

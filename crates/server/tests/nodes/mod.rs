@@ -120,6 +120,15 @@ impl Cluster {
         cluster
     }
 
+    /// One node with further settings, ready.
+    pub async fn start_one_with(settings: &[&str]) -> Self {
+        let mut cluster = Self::prepare(1);
+        let node = cluster.try_start(1, settings).await.unwrap();
+        cluster.nodes.insert(1, node);
+        ready(&cluster.place(1).client).await;
+        cluster
+    }
+
     /// Addresses and folders for `count` nodes.
     pub fn prepare(count: u64) -> Self {
         // `QUORATE_TEST_LOG=debug` shows what the nodes log.
