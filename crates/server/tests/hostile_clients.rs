@@ -174,7 +174,8 @@ async fn a_flood_of_resets_ends_its_connection() {
     };
     tokio::time::timeout(PATIENCE, flood).await.expect("the flood is ended");
     let ended = tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(ended.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
+    // The node says why, if the flood lets it.
+    assert!(ended.is_io() || ended.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM), "{ended:?}");
     a_good_client_is_served(&address, "after").await;
     cluster.stop().await;
 }

@@ -93,7 +93,8 @@ impl Topics {
         let partitions = topic.partitions.unwrap_or(1);
         let held: usize =
             map.topics.values().flat_map(|topic| topic.partition_ids()).map(|(_, it)| it.replicas.len()).sum();
-        let nodes = map.nodes.len();
+        // Voters count before they have registered, as they do for the replication factor.
+        let nodes = map.nodes.len().max(self.front.metadata_replicas.len());
         let factor = replication_factor.unwrap_or(if nodes < REPLICATION_FACTOR_DEFAULT as usize {
             1
         } else {
