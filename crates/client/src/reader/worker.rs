@@ -38,6 +38,17 @@ pub(super) struct WorkerSettings {
     pub(super) patience: Duration,
 }
 
+impl WorkerSettings {
+    /// The best way to a partition after so many failures.
+    fn route(&self, router: &Router, partition: u32, failures: u32) -> Option<Route> {
+        if self.from_follower {
+            router.replica(&self.topic, partition, failures)
+        } else {
+            router.partition(&self.topic, partition)
+        }
+    }
+}
+
 pub(super) struct Worker {
     settings: WorkerSettings,
     router: Arc<Router>,
@@ -124,12 +135,7 @@ impl Worker {
             if slot.stream.is_some() || slot.cursor.phase() == Phase::Done || slot.resume_at.is_some() {
                 continue;
             }
-            let WorkerSettings { topic, from_follower, .. } = &self.settings;
-            let route = if *from_follower {
-                self.router.replica(topic, *partition, slot.backoff.failures())
-            } else {
-                self.router.partition(topic, *partition)
-            };
+            let route = self.settings.route(&self.router, *partition, slot.backoff.failures());
             match route {
                 Some(route) => {
                     let surveying = slot.cursor.phase() == Phase::Surveying;
@@ -305,18 +311,21 @@ impl Worker {
         known && (error.is(Reason::TopicNotFound) || error.is(Reason::PartitionNotFound))
     }
 
-    /// Leaves streams to nodes that don't lead any more, and detours that are no longer needed.
+    /// Leaves streams to nodes that don't lead any more, and detours that are no longer needed; or streams to nodes that
+    /// lead, where a follower is wanted and one can be reached by now.
     fn leave_deposed(&mut self) {
-        if self.settings.from_follower {
-            return;
-        }
         for slot in self.slots.values_mut() {
             slot.resume_at = slot.resume_at.filter(|_| slot.backoff.failures() > FAILURES_UNTIL_REFRESH);
         }
         let deposed = self.slots.iter().filter_map(|(partition, slot)| {
             let id = slot.stream?;
             let stream = self.streams.get(&id)?;
-            let best = self.router.partition(&self.settings.topic, *partition)?;
+            let best = self.settings.route(&self.router, *partition, slot.backoff.failures())?;
+            if self.settings.from_follower {
+                let leads =
+                    |route: &Route| self.router.is_leader(&self.settings.topic, *partition, &route.connection.address);
+                return (leads(&stream.route) && !leads(&best)).then_some(id);
+            }
             let better = best.mode == RoutingMode::Direct
                 && (stream.route.mode == RoutingMode::Forwarded
                     || *stream.route.connection.address != *best.connection.address);

@@ -122,6 +122,12 @@ impl Router {
         }
     }
 
+    /// Whether the node at this address leads the partition, as far as is known.
+    pub(crate) fn is_leader(&self, topic: &TopicRef, partition: u32, address: &str) -> bool {
+        let view = self.view();
+        view.leadership(topic, partition).node.and_then(|node| view.address(node)) == Some(address)
+    }
+
     /// Any node: for requests that every node serves or forwards.
     pub(crate) fn any(&self) -> Option<Route> {
         self.choose(&self.view(), None, Leadership::default())

@@ -130,3 +130,28 @@ async fn a_reader_that_recovered_may_idle_for_ever() {
     publish(&client, 0..1).await;
     assert_eq!(reader.next().await.unwrap().unwrap().offset, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_content_with_a_follower_spares_the_leader_and_needs_none() {
+    let cluster = FakeCluster::start(3, 1);
+    let client = cluster.client(&[1, 2, 3]);
+    publish(&client, 0..50).await;
+    let mut reader = client.reader(TOPIC).from_follower().build().await.unwrap();
+    let mut read = BTreeMap::new();
+    take(&mut reader, 50, &mut read).await;
+    // Where only the leader can be reached at first, it is left as soon as another can.
+    assert_ne!(cluster.local_reads().last(), Some(&1), "{:?}", cluster.local_reads());
+
+    cluster.elect(0, 0);
+    let mut again = client.reader(TOPIC).from_follower().stop_at_end().build().await.unwrap();
+    let mut read = BTreeMap::new();
+    take(&mut again, 50, &mut read).await;
+    assert!(again.next().await.is_none());
+    assert_eq!(read, contents(&cluster, 1));
+
+    // A follower that goes away is no loss: there is another.
+    cluster.elect(0, 3);
+    publish(&client, 50..60).await;
+    cluster.kill(2);
+    take(&mut reader, 10, &mut BTreeMap::from([(0, vec![String::new(); 50])])).await;
+}

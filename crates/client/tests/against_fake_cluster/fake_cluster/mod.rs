@@ -54,6 +54,8 @@ struct State {
     connections: BTreeMap<u64, CancellationToken>,
     faults: VecDeque<Fault>,
     served: Served,
+    /// Nodes that answered reads by themselves, in turn.
+    local_reads: Vec<u64>,
 }
 
 /// How many batches came in by which way.
@@ -92,6 +94,7 @@ impl FakeCluster {
             connections: (1..=nodes).map(|node| (node, CancellationToken::new())).collect(),
             faults: VecDeque::new(),
             served: Served::default(),
+            local_reads: Vec::new(),
         };
         let (doors, visitors): (BTreeMap<_, _>, Vec<_>) = (1..=nodes)
             .map(|node| {
@@ -204,6 +207,11 @@ impl FakeCluster {
         self.0.state.lock().unwrap()
     }
 
+    /// The nodes that answered reads by themselves, in turn.
+    pub(crate) fn local_reads(&self) -> Vec<u64> {
+        self.state().local_reads.clone()
+    }
+
     fn announce(&self) {
         self.state().version += 1;
         self.0.changes.send_modify(|changes| *changes += 1);
@@ -220,7 +228,12 @@ impl FakeCluster {
         let placement = |(index, partition): (u32, &Partition)| {
             let stale = state.stale_leaders.as_ref().map(|leaders| leaders[index as usize]);
             let (leader_node_id, leader_term) = stale.unwrap_or((partition.leader, partition.term));
-            pb::PartitionPlacement { partition: index, replica_node_ids: vec![1], leader_node_id, leader_term }
+            pb::PartitionPlacement {
+                partition: index,
+                replica_node_ids: self.0.doors.keys().copied().collect(),
+                leader_node_id,
+                leader_term,
+            }
         };
         let topic = pb::TopicPlacement {
             name: TOPIC.to_owned(),
