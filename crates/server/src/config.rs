@@ -23,6 +23,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Where it listens.
     pub listen: ListenConfig,
+    /// The database.
+    pub storage: StorageConfig,
     /// Timing of elections.
     pub raft: RaftConfig,
     /// Bounds on what clients may ask.
@@ -73,6 +75,13 @@ pub struct ListenConfig {
     pub peer: String,
     /// HTTP for metrics and probes; `None`: not served.
     pub metrics: Option<String>,
+}
+
+/// Section `storage`.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageConfig {
+    /// Write buffers and cached blocks together.
+    pub memory_bytes: usize,
 }
 
 /// Section `raft`, in milliseconds.
@@ -222,6 +231,7 @@ impl Reading {
             peer: self.address("listen.peer").unwrap_or_else(|| self.missing("listen.peer")),
             metrics: self.address("listen.metrics"),
         };
+        let storage = StorageConfig { memory_bytes: self.size("storage.memory_bytes") };
         let raft = RaftConfig {
             heartbeat_ms: self.integer("raft.heartbeat_ms"),
             election_timeout_min_ms: self.integer("raft.election_timeout_min_ms"),
@@ -245,7 +255,7 @@ impl Reading {
             .iter()
             .filter_map(|key| self.layers.get(key.name).map(|w| (key.name, w.text.clone(), w.origin.clone())))
             .collect();
-        Ok(Config { node, cluster, listen, raft, limits, log, settings })
+        Ok(Config { node, cluster, listen, storage, raft, limits, log, settings })
     }
 
     /// Checks that need more than one value.

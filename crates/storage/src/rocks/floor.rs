@@ -46,6 +46,13 @@ impl Floor {
         self.noted
     }
 
+    /// Makes `number` the floor for good, if it is higher.
+    pub(super) fn keep(&mut self, number: u64) -> io::Result<()> {
+        self.latest = self.latest.max(number);
+        self.note()?;
+        self.file.sync_data()
+    }
+
     /// Everything up to `number` has been synced.
     pub(super) fn raise(&mut self, number: u64) -> Result<(), StorageError> {
         self.latest = number;

@@ -9,9 +9,12 @@ mod device;
 mod floor;
 mod open;
 mod reader;
+mod reclaim;
+mod settings;
+mod wal;
 
-pub use open::RocksOptions;
 pub(crate) use open::open;
+pub use settings::RocksOptions;
 
 use rocksdb::{ColumnFamily, DB};
 

@@ -147,7 +147,7 @@ fn rocksdb_killed_or_cut_short_recovers_a_prefix_or_refuses() {
 
 fn open(dir: &Path) -> Result<Storage, OpenError> {
     // A small buffer, so that rows also come back from files and blobs.
-    Storage::open_rocks(dir, &RocksOptions { log_buffer_bytes: 64 << 10, ..RocksOptions::default() })
+    Storage::open_rocks(dir, &RocksOptions { memory_bytes: 1 << 20, ..RocksOptions::default() })
 }
 
 async fn run_steps(world: &World, history: &mut History, rng: &mut Rng) {
