@@ -7,6 +7,7 @@
 
 mod device;
 mod floor;
+mod manifest;
 mod open;
 mod reader;
 mod reclaim;

@@ -8,6 +8,7 @@ use rocksdb::{Cache, DB, WriteOptions};
 use super::Families;
 use super::device::RocksDevice;
 use super::floor::Floor;
+use super::manifest::{Manifest, ManifestFloor};
 use super::reader::RocksReader;
 use super::reclaim::Reclaimer;
 use super::settings::{RocksOptions, column_families, database_options};
@@ -51,6 +52,8 @@ pub(crate) fn open(dir: &Path, options: &RocksOptions) -> Result<RocksParts, Ope
         return Err(OpenError::LostWrites { dir: dir.to_owned(), floor: floor.noted(), recovered });
     }
 
+    floor.watch(Manifest::of(&database)).map_err(io)?;
+
     let db = Arc::new(db);
     let reader = Arc::new(RocksReader::start(&db, options.reader_threads).map_err(io)?);
     let reclaimer =
@@ -73,8 +76,26 @@ fn check_whole(dir: &Path, database: &Path) -> Result<(), OpenError> {
     if current && !floor && has_data(database).map_err(io)? {
         return corrupt("floor");
     }
+    if current && floor {
+        return check_manifest(dir, database);
+    }
     if !current && (floor || has_data(database).map_err(io)?) {
         return corrupt("db/CURRENT");
+    }
+    Ok(())
+}
+
+/// Refuses a manifest that is shorter than it was, or older.
+fn check_manifest(dir: &Path, database: &Path) -> Result<(), OpenError> {
+    let io = |error: std::io::Error| OpenError::Io { dir: dir.to_owned(), detail: error.to_string() };
+    let corrupt = |detail| OpenError::Corrupt { dir: dir.to_owned(), detail };
+    let noted = Floor::open(&dir.join("floor")).map_err(io)?.manifest();
+    let found = ManifestFloor::found(database).map_err(|error| corrupt(format!("the manifest: {error}")))?;
+    if found.number < noted.number || (found.number == noted.number && found.bytes < noted.bytes) {
+        return Err(corrupt(format!(
+            "manifest {} of {} bytes is there, where manifest {} of at least {} bytes should be",
+            found.number, found.bytes, noted.number, noted.bytes
+        )));
     }
     Ok(())
 }

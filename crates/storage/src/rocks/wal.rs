@@ -99,3 +99,55 @@ fn masked_crc(bytes: &[u8]) -> u32 {
     let crc = checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32;
     crc.rotate_right(15).wrapping_add(0xa282_ead8)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+    use super::*;
+
+    /// A record as RocksDB writes it, with a commit that begins with a mark.
+    fn record(kind: u8, synced: u64, padding: usize) -> Vec<u8> {
+        let mut data = vec![0; BATCH_HEADER_BYTES];
+        data.extend([LOG_DATA, MARK_BYTES as u8]);
+        data.extend(mark(synced));
+        data.resize(data.len() + padding, 0xee);
+        let covered = [&[kind], data.as_slice()].concat();
+        let crc = masked_crc(&covered).to_le_bytes();
+        [&crc[..], &(data.len() as u16).to_le_bytes(), &covered].concat()
+    }
+
+    #[test]
+    fn the_mark_is_fixed_for_ever() {
+        assert_eq!(mark(0x0102), *b"sync\x02\x01\0\0\0\0\0\0");
+    }
+
+    #[test]
+    fn the_newest_mark_counts_wherever_it_is() {
+        let mut log = [record(FULL, 7, 100), record(FIRST, 9, 0), record(FULL, 8, 0)].concat();
+        assert_eq!(newest_mark(&log[..]).unwrap(), 9);
+        // Zeros are space that was reserved and not written yet.
+        log.resize(BLOCK_BYTES, 0);
+        log.extend(record(FULL, 12, 0));
+        assert_eq!(newest_mark(&log[..]).unwrap(), 12);
+    }
+
+    #[test]
+    fn a_damaged_record_hides_the_rest_of_its_block_and_no_other() {
+        let mut log = [record(FULL, 7, 0), record(FULL, 8, 0), record(FULL, 9, 0)].concat();
+        let middle = log.len() / 2;
+        log[middle] ^= 1;
+        assert_eq!(newest_mark(&log[..]).unwrap(), 7);
+        log.resize(BLOCK_BYTES, 0);
+        log.extend(record(FULL, 10, 0));
+        assert_eq!(newest_mark(&log[..]).unwrap(), 10);
+    }
+
+    #[test]
+    fn any_bytes_are_read() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        for len in 0..200 {
+            let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(len).collect();
+            assert_eq!(newest_mark(&bytes[..]).unwrap(), 0);
+        }
+    }
+}

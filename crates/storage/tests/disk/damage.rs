@@ -22,7 +22,7 @@ struct Folder {
 impl Folder {
     /// With rows in all kinds of files, closed in peace.
     async fn closed() -> Folder {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = journal::folder_in_memory();
         let mut promises = Promises::new();
         for _ in 0..2 {
             let storage = journal::open(dir.path()).unwrap();
@@ -84,7 +84,7 @@ async fn write(storage: &quorate_storage::Storage, promises: &mut Promises, entr
 fn copy(dir: &Path) -> tempfile::TempDir {
     loop {
         let before = listing(dir);
-        let copy = tempfile::tempdir().unwrap();
+        let copy = journal::folder_in_memory();
         std::fs::create_dir(copy.path().join("db")).unwrap();
         let copied = before.keys().all(|file| std::fs::copy(dir.join(file), copy.path().join(file)).is_ok());
         if copied && listing(dir) == before {

@@ -20,6 +20,13 @@ pub(crate) fn open(dir: &Path) -> Result<Storage, OpenError> {
     Storage::open_rocks(dir, &RocksOptions { memory_bytes: 1 << 20, ..RocksOptions::default() })
 }
 
+/// A folder whose fsyncs cost nothing where the system has such a place: for tests that don't need them.
+pub(crate) fn folder_in_memory() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.unwrap()
+}
+
 pub(crate) async fn open_logs(storage: &Storage) -> Result<Vec<RaftLog>, StorageError> {
     let mut logs = Vec::new();
     for replica in REPLICAS {
@@ -61,6 +68,7 @@ pub(crate) type Promises = BTreeMap<ReplicaId, Acknowledged>;
 
 /// Why a folder serves less than it should: what the node would say.
 #[derive(Debug)]
+#[allow(dead_code, reason = "printed")]
 pub(crate) enum Refusal {
     Open(OpenError),
     Replica(StorageError),

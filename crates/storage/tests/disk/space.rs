@@ -7,7 +7,7 @@ use bytes::Bytes;
 use quorate_model::ReplicaId;
 use quorate_storage::{Completion, EntryKind, LogEntry, RaftLog, RocksOptions, Storage, TailCacheLimits};
 
-use crate::journal::id;
+use crate::journal::{folder_in_memory, id};
 
 const ENTRY_BYTES: u64 = 16 << 10;
 const ENTRIES: u64 = 100;
@@ -21,7 +21,7 @@ struct Logs {
 
 impl Logs {
     async fn written(replicas: u64) -> Logs {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder_in_memory();
         let delay = Duration::from_millis(20);
         // Buffers of 1 MiB and blob files of 32 KiB.
         let options = RocksOptions { memory_bytes: 4 << 20, reclaim_delay: delay, ..RocksOptions::default() };
