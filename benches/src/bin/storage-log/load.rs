@@ -59,17 +59,17 @@ impl Load {
         let (done, durable) = mpsc::channel();
         let mut waiting: VecDeque<Instant> = VecDeque::new();
         let entry_bytes = arguments.entry_bytes as u64;
-        let in_flight_max = (arguments.in_flight_bytes / entry_bytes).max(1) as usize;
+        let in_flight_max = (arguments.in_flight_bytes / arguments.entry_bytes).max(1);
         let total = (arguments.total_mib << 20) / entry_bytes;
         let mut rng = fastrand::Rng::with_seed(8);
-        for number in 0..total {
+        for number in 0..usize::try_from(total).expect("a run fits into memory") {
             while waiting.len() >= in_flight_max {
                 self.acknowledged(&durable, &mut waiting);
             }
             let at = rng.usize(0..BODIES_BYTES);
             let body = self.bodies.slice(at..at + arguments.entry_bytes);
-            let replica = number % arguments.replicas;
-            let log = &mut self.logs[replica as usize];
+            let replica = number % self.logs.len();
+            let log = &mut self.logs[replica];
             let entry = LogEntry { id: id(log.next), kind: EntryKind::Command, body };
             log.next += 1;
             let done = done.clone();
@@ -82,7 +82,7 @@ impl Load {
                     let _ = done.send(());
                 }),
             );
-            let keeps_all = arguments.keep_every > 0 && replica % arguments.keep_every == 0;
+            let keeps_all = arguments.keep_every > 0 && replica.is_multiple_of(arguments.keep_every);
             let keep = (arguments.retain_mib << 20) / entry_bytes;
             // A sixteenth at a time, as retention by segments would.
             if keep > 0 && !keeps_all && log.next - log.first > keep + keep / 16 {
@@ -126,11 +126,11 @@ impl Load {
         self.logs.iter().map(|log| (log.next - log.first) * entry_bytes).sum()
     }
 
-    /// The time from append to acknowledgement that a share of all appends stayed below.
-    pub(crate) fn commit_ms(&mut self, share: f64) -> f64 {
+    /// The time from append to acknowledgement that `percent` of all appends stayed below.
+    pub(crate) fn commit_ms(&mut self, percent: usize) -> f64 {
         self.commits_ms.sort_unstable_by(f64::total_cmp);
         let last = self.commits_ms.len().saturating_sub(1);
-        self.commits_ms.get((last as f64 * share) as usize).copied().unwrap_or_default()
+        self.commits_ms.get(last * percent / 100).copied().unwrap_or_default()
     }
 }
 

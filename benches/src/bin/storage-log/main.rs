@@ -38,13 +38,13 @@ struct Arguments {
     total_mib: u64,
     /// Payload that may wait for its fsync at any time.
     #[arg(long, default_value_t = 8 << 20)]
-    in_flight_bytes: u64,
+    in_flight_bytes: usize,
     /// Payload that each replica keeps while the load runs; 0: everything.
     #[arg(long, default_value_t = 0)]
     retain_mib: u64,
     /// Every n-th replica keeps everything, whatever the others keep; 0: none does.
     #[arg(long, default_value_t = 0)]
-    keep_every: u64,
+    keep_every: usize,
     /// What goes once everything is written.
     #[arg(long, value_enum, default_value_t = Trim::Nothing)]
     after: Trim,
@@ -86,9 +86,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         written.background_cpu_s * 1e9 / load.written_bytes as f64,
         written.disk_bytes as f64 / load.written_bytes as f64,
         written.call_bytes as f64 / load.written_bytes as f64,
-        load.commit_ms(0.50),
-        load.commit_ms(0.99),
-        load.commit_ms(1.0),
+        load.commit_ms(50),
+        load.commit_ms(99),
+        load.commit_ms(100),
     );
 
     if arguments.after != Trim::Nothing {

@@ -122,21 +122,15 @@ fn slot<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
 }
 
 fn read_slot<const N: usize>(file: &File, at: u64) -> io::Result<Option<[u64; N]>> {
-    let read = |place: usize| {
-        let mut le = [0; 8];
-        file.read_exact_at(&mut le, at + 8 * place as u64).map(|()| u64::from_le_bytes(le))
-    };
-    let mut numbers = [0; N];
-    for place in 0..N {
-        let number = read(place).and_then(|number| Ok((number, read(N + place)?)));
-        match number {
-            Ok((number, complement)) if number == !complement => numbers[place] = number,
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        }
+    let mut slot = vec![0; 2 * N * 8];
+    match file.read_exact_at(&mut slot, at) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
     }
-    Ok(Some(numbers))
+    let (words, _) = slot.as_chunks();
+    let (numbers, complements) = words.split_at(N);
+    let intact = numbers.iter().zip(complements).all(|(a, b)| u64::from_le_bytes(*a) == !u64::from_le_bytes(*b));
+    Ok(intact.then(|| std::array::from_fn(|place| u64::from_le_bytes(numbers[place]))))
 }
 
 #[cfg(test)]
@@ -158,6 +152,14 @@ mod tests {
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&[0xaa; 3], 0).unwrap();
         assert_eq!(Floor::open(&path).unwrap().noted(), 9);
+    }
+
+    #[test]
+    fn slots_are_fixed_for_ever() {
+        let golden = [0x02, 0x01, 0, 0, 0, 0, 0, 0, 0xfd, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(slot([0x0102]), golden);
+        let numbers = slot([3, 4]);
+        assert_eq!((numbers[0], numbers[8], numbers[16], numbers[24], numbers.len()), (3, 4, 0xfc, 0xfb, 32));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crc_fast::{CrcAlgorithm, checksum};
+use crc_fast::crc32_iscsi;
 
 /// RocksDB's log format: blocks, in which records of `[crc u32][length u16][type u8]` and data never straddle
 /// a border; larger records are split.
@@ -96,8 +96,7 @@ fn mark_of(commit: &[u8]) -> Option<u64> {
 
 /// RocksDB stores checksums masked, so that data which contains checksums has good ones.
 fn masked_crc(bytes: &[u8]) -> u32 {
-    let crc = checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32;
-    crc.rotate_right(15).wrapping_add(0xa282_ead8)
+    crc32_iscsi(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]
