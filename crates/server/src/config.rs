@@ -24,6 +24,8 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Where it listens.
     pub listen: ListenConfig,
+    /// The database.
+    pub storage: StorageConfig,
     /// Section `detection`: when another node counts as down.
     pub detection: DetectionSettings,
     /// Bounds on what clients may ask.
@@ -74,6 +76,13 @@ pub struct ListenConfig {
     pub peer: String,
     /// HTTP for metrics and probes; `None`: not served.
     pub metrics: Option<String>,
+}
+
+/// Section `storage`.
+#[derive(Clone, Copy, Debug)]
+pub struct StorageConfig {
+    /// Write buffers and cached blocks together.
+    pub memory_bytes: usize,
 }
 
 /// Section `limits`.
@@ -228,6 +237,7 @@ impl Reading {
             peer: self.address("listen.peer").unwrap_or_else(|| self.missing("listen.peer")),
             metrics: self.address("listen.metrics"),
         };
+        let storage = StorageConfig { memory_bytes: self.size("storage.memory_bytes") };
         let detection = DetectionSettings {
             heartbeat_ms: self.integer("detection.heartbeat_ms"),
             suspect_after_ms: self.integer("detection.suspect_after_ms"),
@@ -258,7 +268,7 @@ impl Reading {
             .iter()
             .filter_map(|key| self.layers.get(key.name).map(|w| (key.name, w.text.clone(), w.origin.clone())))
             .collect();
-        Ok(Config { node, cluster, listen, detection, limits, log, settings })
+        Ok(Config { node, cluster, listen, storage, detection, limits, log, settings })
     }
 
     /// Checks that need more than one value.

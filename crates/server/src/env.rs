@@ -14,7 +14,10 @@ use tracing::warn;
 
 /// The [`Env`] of a node in production.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct SystemEnv;
+pub struct SystemEnv {
+    /// How the database is opened.
+    pub storage: RocksOptions,
+}
 
 /// Pause after a failed accept: most failures (too many open files) don't go away within a microsecond,
 /// and a loop without pause would take the processor from those who could close some.
@@ -43,9 +46,9 @@ impl Env for SystemEnv {
     }
 
     fn open_storage(&self, data_dir: &Path) -> BoxFuture<'static, Result<Storage, OpenError>> {
-        let data_dir = data_dir.to_owned();
+        let (data_dir, options) = (data_dir.to_owned(), self.storage);
         // Opening reads the write-ahead log, which may take seconds: never on a worker of the runtime.
-        let opening = tokio::task::spawn_blocking(move || Storage::open_rocks(&data_dir, &RocksOptions::default()));
+        let opening = tokio::task::spawn_blocking(move || Storage::open_rocks(&data_dir, &options));
         async move {
             match opening.await {
                 Ok(opened) => opened,

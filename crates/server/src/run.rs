@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use quorate_storage::RocksOptions;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
@@ -61,7 +62,9 @@ pub fn check(config: &Config) -> Result<String, TelemetryError> {
 
 async fn run_until_told(config: Config, runtimes: Runtimes) -> Result<(), RunError> {
     let mut signals = Signals::new()?;
-    let node = Node::start(Arc::new(SystemEnv), config, runtimes).await?;
+    // The tail caches of the replicas and the queues of the dispatchers have budgets of their own, next to this one.
+    let storage = RocksOptions { memory_bytes: config.storage.memory_bytes, ..RocksOptions::default() };
+    let node = Node::start(Arc::new(SystemEnv { storage }), config, runtimes).await?;
     tokio::select! {
         name = signals.next() => info!(signal = name, "told to stop"),
         // Nothing is flushed on the way: what a failed disk would make of it is unknown.

@@ -117,6 +117,13 @@ pub const KEYS: &[Key] = &[
         about: "Where /metrics, /livez and /readyz are served over HTTP. Empty: nowhere.",
     },
     Key {
+        name: "storage.memory_bytes",
+        kind: Kind::Integer { min: 32 * MIB, max: 65_536 * MIB },
+        default: Some("268435456"),
+        about: "Memory for the database's write buffers and cached blocks together; the records in flight and the \
+                newest entries of each replica are counted apart.",
+    },
+    Key {
         name: "detection.heartbeat_ms",
         kind: Kind::Integer { min: 10, max: 10_000 },
         default: Some("100"),

@@ -52,7 +52,7 @@ impl TestEnv {
 impl Env for TestEnv {
     fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Listener>> {
         match self.bound.lock().unwrap().remove(address) {
-            None => SystemEnv.listen(address),
+            None => SystemEnv::default().listen(address),
             Some(socket) => async move {
                 socket.set_nonblocking(true)?;
                 quorate_server::env::accepting(tokio::net::TcpListener::from_std(socket)?)
@@ -62,15 +62,15 @@ impl Env for TestEnv {
     }
 
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<BoxIo>> {
-        SystemEnv.connect(address)
+        SystemEnv::default().connect(address)
     }
 
     fn wall_clock_ms(&self) -> u64 {
-        SystemEnv.wall_clock_ms()
+        SystemEnv::default().wall_clock_ms()
     }
 
     fn open_storage(&self, data_dir: &Path) -> BoxFuture<'static, Result<Storage, OpenError>> {
-        SystemEnv.open_storage(data_dir)
+        SystemEnv::default().open_storage(data_dir)
     }
 }
 

@@ -4,6 +4,8 @@ use rocksdb::{DB, WriteBatch, WriteOptions};
 
 use super::Families;
 use super::floor::Floor;
+use super::reclaim::Trims;
+use super::wal;
 use crate::engine::{Durability, LogDevice, RowOp};
 use crate::error::StorageError;
 
@@ -11,17 +13,24 @@ use crate::error::StorageError;
 pub(crate) struct RocksDevice {
     // Before the database: it is written once more when it is dropped, still under the database's lock.
     floor: Floor,
+    trims: Trims,
+    /// Everything up to this number has been synced.
+    synced: u64,
     db: Arc<DB>,
 }
 
 impl RocksDevice {
-    pub(super) fn new(db: Arc<DB>, floor: Floor) -> RocksDevice {
-        RocksDevice { floor, db }
+    pub(super) fn new(db: Arc<DB>, floor: Floor, trims: Trims) -> RocksDevice {
+        // What recovery found it has written to files and synced.
+        let synced = db.latest_sequence_number();
+        RocksDevice { floor, trims, synced, db }
     }
 
     fn write(&mut self, ops: &[RowOp], durability: Durability) -> Result<(), StorageError> {
         let families = Families::of(&self.db)?;
         let mut batch = WriteBatch::default();
+        // First, where `wal` looks for it; kept by the write-ahead log only.
+        batch.put_log_data(wal::mark(self.synced));
         for op in ops {
             match op {
                 RowOp::Put { table, key, value } => batch.put_cf(families.get(*table), key, value),
@@ -39,8 +48,10 @@ impl RocksDevice {
             self.db.write_opt(batch, &options)?;
         }
         if synced {
-            self.floor.raise(self.db.latest_sequence_number())?;
+            self.synced = self.db.latest_sequence_number();
+            self.floor.raise(self.synced)?;
         }
+        self.trims.note(ops);
         Ok(())
     }
 }

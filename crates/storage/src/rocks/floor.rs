@@ -4,9 +4,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::manifest::{Manifest, ManifestFloor};
 use crate::error::StorageError;
 
-/// How many writes are known to be durable, kept outside the database.
+/// How many writes, and how much of the manifest, are known to be durable, kept outside the database.
 ///
 /// RocksDB's recovery stops at the first damaged WAL record and drops everything after it without a
 /// word: right for a write torn by a power loss, wrong for damage in the middle. So the number of a
@@ -16,14 +17,20 @@ use crate::error::StorageError;
 pub(super) struct Floor {
     file: File,
     noted: u64,
+    manifest: ManifestFloor,
+    /// None until the database is open.
+    watched: Option<Manifest>,
     noted_at: Option<Instant>,
     latest: u64,
     slot: u64,
 }
 
 /// Two slots, written in turn, so that a torn write leaves the other: `[number u64][its complement u64]`.
+/// After them two for the manifest: `[number u64][bytes u64][complements of both]`.
 const SLOTS: u64 = 2;
 const SLOT_BYTES: usize = 16;
+const MANIFEST_SLOT_BYTES: usize = 32;
+const MANIFEST_SLOTS_AT: u64 = SLOTS * SLOT_BYTES as u64;
 const NOTE_EVERY: Duration = Duration::from_secs(1);
 
 impl Floor {
@@ -32,18 +39,46 @@ impl Floor {
         let mut noted = 0;
         let mut newest = SLOTS - 1;
         for slot in 0..SLOTS {
-            if let Some(number) = read_slot(&file, slot)?
+            if let Some([number]) = read_slot(&file, slot * SLOT_BYTES as u64)?
                 && number >= noted
             {
                 (noted, newest) = (number, slot);
             }
         }
-        Ok(Floor { file, noted, noted_at: None, latest: noted, slot: (newest + 1) % SLOTS })
+        let mut manifest = ManifestFloor::default();
+        for slot in 0..SLOTS {
+            let at = MANIFEST_SLOTS_AT + slot * MANIFEST_SLOT_BYTES as u64;
+            if let Some([number, bytes]) = read_slot(&file, at)?
+                && (number, bytes) > (manifest.number, manifest.bytes)
+            {
+                manifest = ManifestFloor { number, bytes };
+            }
+        }
+        let slot = (newest + 1) % SLOTS;
+        Ok(Floor { file, noted, manifest, watched: None, noted_at: None, latest: noted, slot })
+    }
+
+    /// The newest manifest that was noted before.
+    pub(super) fn manifest(&self) -> ManifestFloor {
+        self.manifest
+    }
+
+    /// From now on notes this manifest, too.
+    pub(super) fn watch(&mut self, manifest: Manifest) -> io::Result<()> {
+        self.watched = Some(manifest);
+        self.note_manifest()
     }
 
     /// The highest number that was noted before.
     pub(super) fn noted(&self) -> u64 {
         self.noted
+    }
+
+    /// Makes `number` the floor for good, if it is higher.
+    pub(super) fn keep(&mut self, number: u64) -> io::Result<()> {
+        self.latest = self.latest.max(number);
+        self.note()?;
+        self.file.sync_data()
     }
 
     /// Everything up to `number` has been synced.
@@ -56,14 +91,19 @@ impl Floor {
     }
 
     fn note(&mut self) -> io::Result<()> {
-        let mut bytes = [0; SLOT_BYTES];
-        bytes[..8].copy_from_slice(&self.latest.to_le_bytes());
-        bytes[8..].copy_from_slice(&(!self.latest).to_le_bytes());
-        self.file.write_all_at(&bytes, self.slot * SLOT_BYTES as u64)?;
+        self.file.write_all_at(&slot([self.latest]), self.slot * SLOT_BYTES as u64)?;
+        self.note_manifest()?;
         self.noted = self.latest;
         self.noted_at = Some(Instant::now());
         self.slot = (self.slot + 1) % SLOTS;
         Ok(())
+    }
+
+    fn note_manifest(&mut self) -> io::Result<()> {
+        let Some(watched) = &mut self.watched else { return Ok(()) };
+        self.manifest = watched.synced()?;
+        let at = MANIFEST_SLOTS_AT + self.slot * MANIFEST_SLOT_BYTES as u64;
+        self.file.write_all_at(&slot([self.manifest.number, self.manifest.bytes]), at)
     }
 }
 
@@ -76,17 +116,21 @@ impl Drop for Floor {
     }
 }
 
-fn read_slot(file: &File, slot: u64) -> io::Result<Option<u64>> {
-    let mut bytes = [0; SLOT_BYTES];
-    match file.read_exact_at(&mut bytes, slot * SLOT_BYTES as u64) {
+/// The numbers, then their complements.
+fn slot<const N: usize>(numbers: [u64; N]) -> Vec<u8> {
+    numbers.iter().copied().chain(numbers.map(|number| !number)).flat_map(u64::to_le_bytes).collect()
+}
+
+fn read_slot<const N: usize>(file: &File, at: u64) -> io::Result<Option<[u64; N]>> {
+    let mut slot = vec![0; 2 * N * 8];
+    match file.read_exact_at(&mut slot, at) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let (number, complement) = bytes.split_at(8);
-    let intact = number.iter().zip(complement).all(|(a, b)| *a == !b);
-    let mut le = [0; 8];
-    le.copy_from_slice(number);
-    Ok(intact.then_some(u64::from_le_bytes(le)))
+    let (words, _) = slot.as_chunks();
+    let (numbers, complements) = words.split_at(N);
+    let intact = numbers.iter().zip(complements).all(|(a, b)| u64::from_le_bytes(*a) == !u64::from_le_bytes(*b));
+    Ok(intact.then(|| std::array::from_fn(|place| u64::from_le_bytes(numbers[place]))))
 }
 
 #[cfg(test)]
@@ -108,6 +152,14 @@ mod tests {
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&[0xaa; 3], 0).unwrap();
         assert_eq!(Floor::open(&path).unwrap().noted(), 9);
+    }
+
+    #[test]
+    fn slots_are_fixed_for_ever() {
+        let golden = [0x02, 0x01, 0, 0, 0, 0, 0, 0, 0xfd, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
+        assert_eq!(slot([0x0102]), golden);
+        let numbers = slot([3, 4]);
+        assert_eq!((numbers[0], numbers[8], numbers[16], numbers[24], numbers.len()), (3, 4, 0xfc, 0xfb, 32));
     }
 
     #[test]

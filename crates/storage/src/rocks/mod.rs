@@ -7,11 +7,15 @@
 
 mod device;
 mod floor;
+mod manifest;
 mod open;
 mod reader;
+mod reclaim;
+mod settings;
+mod wal;
 
-pub use open::RocksOptions;
 pub(crate) use open::open;
+pub use settings::RocksOptions;
 
 use rocksdb::{ColumnFamily, DB};
 

@@ -3,44 +3,23 @@ use std::sync::{Arc, Weak};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteOptions,
-};
+use rocksdb::{Cache, DB, WriteOptions};
 
 use super::Families;
 use super::device::RocksDevice;
 use super::floor::Floor;
+use super::manifest::{Manifest, ManifestFloor};
 use super::reader::RocksReader;
+use super::reclaim::Reclaimer;
+use super::settings::{RocksOptions, column_families, database_options};
+use super::wal;
 use crate::engine::Table;
 use crate::error::{OpenError, StorageError};
 use crate::keys;
 use crate::storage::EngineControl;
 
-/// What an operator may want to change about the engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RocksOptions {
-    /// Memory in which the log collects before it is written to blob files.
-    pub log_buffer_bytes: usize,
-    /// Memory for blocks of index, state and key files, shared by all of them.
-    pub block_cache_bytes: usize,
-    /// Threads that read rows.
-    pub reader_threads: usize,
-}
-
-impl Default for RocksOptions {
-    fn default() -> Self {
-        RocksOptions { log_buffer_bytes: 64 << 20, block_cache_bytes: 32 << 20, reader_threads: 2 }
-    }
-}
-
 /// The version of all that `docs/data-layout.md` describes.
 const LAYOUT_VERSION: u8 = 1;
-/// Below this a value stays with its key: a blob of its own would cost more than it saves.
-const BLOB_BYTES_MIN: u64 = 1 << 10;
-const BLOB_FILE_BYTES: u64 = 64 << 20;
-/// The small tables are written rarely: without this bound they would pin old WAL files for ever.
-const WAL_BYTES_MAX: u64 = 256 << 20;
-const SMALL_BUFFER_BYTES: usize = 4 << 20;
 
 /// What a storage is put together from.
 pub(crate) struct RocksParts {
@@ -53,78 +32,121 @@ pub(crate) fn open(dir: &Path, options: &RocksOptions) -> Result<RocksParts, Ope
     let io = |error: std::io::Error| OpenError::Io { dir: dir.to_owned(), detail: error.to_string() };
     let database = dir.join("db");
     std::fs::create_dir_all(&database).map_err(io)?;
+    check_whole(dir, &database)?;
+    // Before recovery, which replaces these files by what it found in them.
+    let proved = wal::proved(&database).map_err(io)?;
 
-    let families = column_families(options);
-    let db =
-        DB::open_cf_descriptors(&database_options(), &database, families).map_err(|error| open_error(dir, error))?;
+    let cache = Cache::new_lru_cache(options.memory());
+    let families = column_families(options, &cache);
+    let db = DB::open_cf_descriptors(&database_options(options, &cache), &database, families)
+        .map_err(|error| open_error(dir, error))?;
     check_layout(dir, &db)?;
+    check_blob_files(dir, &database, &db)?;
 
     // Only now, under the database's lock, is the floor ours to read and write.
-    let floor = Floor::open(&dir.join("floor")).map_err(io)?;
+    let mut floor = Floor::open(&dir.join("floor")).map_err(io)?;
     let recovered = db.latest_sequence_number();
-    if recovered < floor.noted() {
+    if recovered < floor.noted() || recovered < proved {
+        // Recovery has dropped the proof, and the next attempt must be refused as well.
+        floor.keep(proved).map_err(io)?;
         return Err(OpenError::LostWrites { dir: dir.to_owned(), floor: floor.noted(), recovered });
     }
 
+    floor.watch(Manifest::of(&database)).map_err(io)?;
+
     let db = Arc::new(db);
     let reader = Arc::new(RocksReader::start(&db, options.reader_threads).map_err(io)?);
-    let control = RocksControl { db: Arc::downgrade(&db), reader };
-    Ok(RocksParts { device: RocksDevice::new(db, floor), control })
+    let reclaimer =
+        Arc::new(Reclaimer::start(&db, options.reclaim_delay, options.log_buffer_bytes() as u64).map_err(io)?);
+    let device = RocksDevice::new(Arc::clone(&db), floor, reclaimer.trims());
+    Ok(RocksParts { device, control: RocksControl { db: Arc::downgrade(&db), reader, reclaimer } })
 }
 
-/// Durability first; each line is argued in `docs/data-layout.md`.
-fn database_options() -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    options.set_paranoid_checks(true);
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    options.set_track_and_verify_wals_in_manifest(true);
-    // Recycled WAL files are faster, but their recovery had a hole once; off until a crash test of ours says otherwise.
-    options.set_recycle_log_file_num(0);
-    options.set_max_total_wal_size(WAL_BYTES_MAX);
-    options.set_max_background_jobs(2);
-    options.set_keep_log_file_num(4);
-    options.set_stats_dump_period_sec(0);
-    options
+/// Refuses a folder that the engine would take for a new one although it isn't: it would write an empty
+/// database over the rest of the old one.
+fn check_whole(dir: &Path, database: &Path) -> Result<(), OpenError> {
+    let io = |error: std::io::Error| OpenError::Io { dir: dir.to_owned(), detail: error.to_string() };
+    let corrupt = |missing: &str| {
+        let detail = format!("the file {missing} is missing from a database that is not new");
+        Err(OpenError::Corrupt { dir: dir.to_owned(), detail })
+    };
+    let current = database.join("CURRENT").try_exists().map_err(io)?;
+    let floor = dir.join("floor").try_exists().map_err(io)?;
+    // The floor is made after the database and never removed; its first number is noted with the first sync.
+    if current && !floor && has_data(database).map_err(io)? {
+        return corrupt("floor");
+    }
+    if current && floor {
+        return check_manifest(dir, database);
+    }
+    if !current && (floor || has_data(database).map_err(io)?) {
+        return corrupt("db/CURRENT");
+    }
+    Ok(())
 }
 
-fn column_families(options: &RocksOptions) -> Vec<ColumnFamilyDescriptor> {
-    let cache = Cache::new_lru_cache(options.block_cache_bytes);
-    Table::ALL
-        .into_iter()
-        .map(|table| {
-            let mut blocks = BlockBasedOptions::default();
-            blocks.set_block_cache(&cache);
-            let mut family = Options::default();
-            family.set_block_based_table_factory(&blocks);
-            match table {
-                Table::Log => log_family(&mut family, options),
-                Table::Node | Table::Raft => small_family(&mut family, DBCompressionType::None),
-                Table::Index | Table::State => small_family(&mut family, DBCompressionType::Lz4),
-            }
-            ColumnFamilyDescriptor::new(table.name(), family)
-        })
-        .collect()
+/// Refuses a manifest that is shorter than it was, or older.
+fn check_manifest(dir: &Path, database: &Path) -> Result<(), OpenError> {
+    let io = |error: std::io::Error| OpenError::Io { dir: dir.to_owned(), detail: error.to_string() };
+    let corrupt = |detail| OpenError::Corrupt { dir: dir.to_owned(), detail };
+    let noted = Floor::open(&dir.join("floor")).map_err(io)?.manifest();
+    let found = ManifestFloor::found(database).map_err(|error| corrupt(format!("the manifest: {error}")))?;
+    if found.number < noted.number || (found.number == noted.number && found.bytes < noted.bytes) {
+        return Err(corrupt(format!(
+            "manifest {} of {} bytes is there, where manifest {} of at least {} bytes should be",
+            found.number, found.bytes, noted.number, noted.bytes
+        )));
+    }
+    Ok(())
 }
 
-/// Payloads go to blob files, which compaction does not rewrite: each byte is written to the WAL and
-/// to one blob file, and never again. They are not compressed here because batches come compressed.
-fn log_family(family: &mut Options, options: &RocksOptions) {
-    family.set_write_buffer_size(options.log_buffer_bytes);
-    family.set_compression_type(DBCompressionType::None);
-    family.set_enable_blob_files(true);
-    family.set_min_blob_size(BLOB_BYTES_MIN);
-    family.set_blob_file_size(BLOB_FILE_BYTES);
-    family.set_blob_compression_type(DBCompressionType::None);
-    // A blob file is deleted once all its entries are purged; collecting half-dead files would
-    // rewrite payloads.
-    family.set_enable_blob_gc(false);
+/// Whether there are tables or blobs, which a database has from its second opening on.
+fn has_data(database: &Path) -> std::io::Result<bool> {
+    let mut files = std::fs::read_dir(database)?.collect::<Result<Vec<_>, _>>()?.into_iter();
+    let data = |extension: &std::ffi::OsStr| extension == "sst" || extension == "blob";
+    Ok(files.any(|file| file.path().extension().is_some_and(data)))
 }
 
-fn small_family(family: &mut Options, compression: DBCompressionType) {
-    family.set_write_buffer_size(SMALL_BUFFER_BYTES);
-    family.set_compression_type(compression);
+/// The engine looks for its tables when it opens, and for blob files only when they are read.
+fn check_blob_files(dir: &Path, database: &Path, db: &DB) -> Result<(), OpenError> {
+    let corrupt = |detail| OpenError::Corrupt { dir: dir.to_owned(), detail };
+    let known = || -> Result<(u64, u64), StorageError> {
+        let log = Families::of(db)?.get(Table::Log);
+        let property = |name: &str| db.property_int_value_cf(log, name);
+        Ok((property("rocksdb.num-blob-files")?.unwrap_or(0), property("rocksdb.live-blob-file-size")?.unwrap_or(0)))
+    };
+    let known = || known().map_err(|error| corrupt(error.to_string()));
+    let mut expected = known()?;
+    loop {
+        let found = blob_files(database).map_err(|error| corrupt(error.to_string()))?;
+        // Compactions after opening may remove files under our eyes, but then they aren't expected any more.
+        let still_expected = known()?;
+        if still_expected != expected {
+            expected = still_expected;
+        } else if found.0 < expected.0 || found.1 < expected.1 {
+            return Err(corrupt(format!(
+                "{} blob files of {} bytes are there, where {} of {} bytes should be",
+                found.0, found.1, expected.0, expected.1
+            )));
+        } else {
+            return Ok(());
+        }
+    }
+}
+
+/// How many there are, and their bytes.
+fn blob_files(database: &Path) -> std::io::Result<(u64, u64)> {
+    let (mut files, mut bytes) = (0, 0);
+    for entry in std::fs::read_dir(database)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == "blob")
+            && let Ok(metadata) = entry.metadata()
+        {
+            files += 1;
+            bytes += metadata.len();
+        }
+    }
+    Ok((files, bytes))
 }
 
 fn open_error(dir: &Path, error: rocksdb::Error) -> OpenError {
@@ -167,6 +189,7 @@ pub(crate) struct RocksControl {
     /// Weak, so that the database closes with its writer and readers.
     db: Weak<DB>,
     reader: Arc<RocksReader>,
+    reclaimer: Arc<Reclaimer>,
 }
 
 impl RocksControl {
@@ -208,6 +231,11 @@ impl EngineControl for RocksControl {
 
     fn close(&self) -> BoxFuture<'static, ()> {
         let reader = Arc::clone(&self.reader);
-        async move { reader.close().await }.boxed()
+        let (reclaimer, db) = (Arc::clone(&self.reclaimer), self.db.upgrade());
+        async move {
+            reclaimer.close(db).await;
+            reader.close().await;
+        }
+        .boxed()
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fastrand::Rng;
-use quorate_storage::{OpenError, RocksOptions, SimDisk, Storage};
+use quorate_storage::{OpenError, RocksOptions, SimDisk, Storage, StorageError};
 
 use crate::world::{History, World};
 
@@ -24,6 +24,7 @@ struct Coverage {
     kept: usize,
     kills: usize,
     closes: usize,
+    failures: usize,
 }
 
 #[test]
@@ -36,7 +37,14 @@ fn a_simulated_disk_crashed_at_any_step_recovers_a_prefix() {
         runtime.block_on(crash_repeatedly(seed, &mut coverage));
     }
     println!("{coverage:?}");
-    assert!(coverage.lost > 100 && coverage.kept > 100 && coverage.kills > 20 && coverage.closes > 20, "{coverage:?}");
+    assert!(
+        coverage.lost > 100
+            && coverage.kept > 100
+            && coverage.kills > 20
+            && coverage.closes > 20
+            && coverage.failures > 20,
+        "{coverage:?}"
+    );
 }
 
 async fn crash_repeatedly(seed: u64, coverage: &mut Coverage) {
@@ -72,9 +80,26 @@ async fn crash_repeatedly(seed: u64, coverage: &mut Coverage) {
                 world.settle(&history).await;
                 storage.close().await;
             }
+            2 => {
+                coverage.failures += 1;
+                fail(&disk, &storage, &world, &mut history, &mut rng).await;
+                disk.crash();
+            }
             _ => _ = disk.crash(),
         }
     }
+}
+
+/// A write fails among others: the storage says so, and acknowledges nothing of what follows.
+async fn fail(disk: &SimDisk, storage: &Storage, world: &World, history: &mut History, rng: &mut Rng) {
+    disk.fail_after(rng.u64(0..4));
+    for _write in 0..20 {
+        world.write(history, rng);
+        tokio::time::sleep(Duration::from_micros(rng.u64(0..1500))).await;
+    }
+    let failure = storage.failed().await;
+    assert!(matches!(&failure, StorageError::Io { detail } if detail == "injected failure"), "{failure}");
+    assert_eq!(storage.commit(vec![]).await, Err(failure));
 }
 
 /// The same operations on the real engine: closed and opened again, nothing may be missing.
@@ -147,7 +172,7 @@ fn rocksdb_killed_or_cut_short_recovers_a_prefix_or_refuses() {
 
 fn open(dir: &Path) -> Result<Storage, OpenError> {
     // A small buffer, so that rows also come back from files and blobs.
-    Storage::open_rocks(dir, &RocksOptions { log_buffer_bytes: 64 << 10, ..RocksOptions::default() })
+    Storage::open_rocks(dir, &RocksOptions { memory_bytes: 1 << 20, ..RocksOptions::default() })
 }
 
 async fn run_steps(world: &World, history: &mut History, rng: &mut Rng) {

@@ -101,8 +101,8 @@ impl World {
         found
     }
 
-    /// Issues one random write, and checks that what must be readable at once is.
-    pub(crate) async fn step(&self, history: &mut History, rng: &mut Rng) {
+    /// Issues one random write.
+    pub(crate) fn write(&self, history: &mut History, rng: &mut Rng) -> ReplicaId {
         let replica = ReplicaId::new(*rng.choice(&REPLICAS).unwrap());
         let mut next = history.latest().clone();
         let reference = next.get_mut(&replica).unwrap();
@@ -110,7 +110,15 @@ impl World {
         reference.perform(&op);
         let (log, state) = &self.replicas[&replica];
         self.issue(log, state, op, history);
+        history.states.push(next);
+        replica
+    }
 
+    /// Issues one random write, and checks that what must be readable at once is.
+    pub(crate) async fn step(&self, history: &mut History, rng: &mut Rng) {
+        let replica = self.write(history, rng);
+        let reference = &history.latest()[&replica];
+        let (log, state) = &self.replicas[&replica];
         let range = rng.u64(0..30)..rng.u64(0..60);
         let expected: Vec<_> =
             reference.entries.iter().filter(|entry| range.contains(&entry.id.index)).cloned().collect();
@@ -121,7 +129,6 @@ impl World {
         if let Some((offset, segment)) = reference.segments.last_key_value() {
             assert_eq!(state.find_segment(*offset).await.unwrap(), Some(*segment));
         }
-        history.states.push(next);
     }
 
     fn issue(&self, log: &RaftLog, state: &StateStore, op: Op, history: &History) {
