@@ -9,6 +9,7 @@
 //! - `apply`, `log_store`: openraft's storage traits over `quorate-storage`.
 //! - `codec`: our own bytes for votes, entries and memberships, on disk and on the wire.
 //! - `network`: one multiplexed stream per peer and class of traffic.
+//! - `snapshot`: where the log is cut, and when.
 //! - `runtime`: openraft's runtime with seedable randomness.
 //! - `supervisor`: rebuilds a group that died, reports storage failures.
 //!
@@ -26,6 +27,7 @@ pub mod groups;
 mod log_store;
 mod network;
 mod runtime;
+mod snapshot;
 mod supervisor;
 mod types;
 
