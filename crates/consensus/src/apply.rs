@@ -156,8 +156,8 @@ impl StateMachine {
     }
 
     #[cfg(test)]
-    pub(crate) fn machine(&self) -> &Machine {
-        &self.machine
+    pub(crate) fn machine_bytes(&self) -> Bytes {
+        self.machine.checkpoint()
     }
 
     /// Writes a checkpoint of the current state behind everything that was written before.
@@ -289,12 +289,12 @@ impl RaftStateMachine<Types> for StateMachine {
             if !segments.is_empty() {
                 self.store.put_segments(segments);
             }
+            self.follow_log_start();
             // Publish before replying: whoever was told of a record can read it here.
             self.publish(true);
             for (responder, reply) in replies {
                 responder.send(reply);
             }
-            self.follow_log_start();
             if self.checkpoint_is_due() {
                 self.save_checkpoint();
             }

@@ -23,10 +23,10 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use crate::env::serve_incoming;
 use crate::{BoxIo, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError, RaftGroup, RaftGroups, RaftSettings};
 
-const GROUP: GroupId = GroupId::new(1);
-const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
-const NODES: [u64; 3] = [1, 2, 3];
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const GROUP: GroupId = GroupId::new(1);
+pub(crate) const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
+pub(crate) const NODES: [u64; 3] = [1, 2, 3];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Addresses are names; a connection is a pair of in-memory pipes.
 #[derive(Clone, Default)]
@@ -63,8 +63,8 @@ impl Env for Wires {
 }
 
 /// A node lives in a runtime of its own, so that killing it ends all its tasks and connections at once.
-struct Node {
-    groups: RaftGroups,
+pub(crate) struct Node {
+    pub(crate) groups: RaftGroups,
     runtime: Option<Runtime>,
 }
 
@@ -76,17 +76,17 @@ impl Drop for Node {
     }
 }
 
-struct Cluster {
+pub(crate) struct Cluster {
     wires: Wires,
-    disks: BTreeMap<u64, SimDisk>,
-    nodes: BTreeMap<u64, Node>,
+    pub(crate) disks: BTreeMap<u64, SimDisk>,
+    pub(crate) nodes: BTreeMap<u64, Node>,
 }
 
-fn address(node: u64) -> String {
+pub(crate) fn address(node: u64) -> String {
     format!("node-{node}:50052")
 }
 
-fn replica_of(node: u64) -> Replica {
+pub(crate) fn replica_of(node: u64) -> Replica {
     Replica { id: ReplicaId::new(70_000 + node), node: NodeId::new(node) }
 }
 
@@ -95,8 +95,13 @@ fn peers(store_id: impl Fn(u64) -> Option<u64>) -> BTreeMap<NodeId, Peer> {
 }
 
 impl Cluster {
-    async fn start() -> Self {
-        let disks = NODES.map(|node| (node, SimDisk::new(|| Duration::ZERO))).into();
+    pub(crate) async fn start() -> Self {
+        Self::start_on(|| Duration::ZERO).await
+    }
+
+    /// On disks that take so long to sync.
+    pub(crate) async fn start_on(latency: impl Fn() -> Duration + Clone + Send + Sync + 'static) -> Self {
+        let disks = NODES.map(|node| (node, SimDisk::new(latency.clone()))).into();
         let mut cluster = Self { wires: Wires::default(), disks, nodes: BTreeMap::new() };
         for node in NODES {
             cluster.start_node(node, 100 + node).await;
@@ -104,7 +109,7 @@ impl Cluster {
         cluster
     }
 
-    async fn start_node(&mut self, node: u64, store_id: u64) {
+    pub(crate) async fn start_node(&mut self, node: u64, store_id: u64) {
         let config = GroupsConfig {
             cluster: "test".to_owned(),
             node: NodeId::new(node),
@@ -138,21 +143,21 @@ impl Cluster {
     }
 
     /// Nothing is said goodbye to: connections drop, and the disk loses what wasn't synced.
-    fn kill(&mut self, node: u64) {
+    pub(crate) fn kill(&mut self, node: u64) {
         drop(self.nodes.remove(&node).unwrap());
         self.wires.listeners.lock().unwrap().remove(&address(node));
         self.disks[&node].crash();
     }
 
-    fn storage_of(&self, node: u64) -> &Storage {
+    pub(crate) fn storage_of(&self, node: u64) -> &Storage {
         self.nodes[&node].groups.storage()
     }
 
-    fn group(&self, node: u64) -> RaftGroup {
+    pub(crate) fn group(&self, node: u64) -> RaftGroup {
         self.nodes[&node].groups.get(GROUP).unwrap()
     }
 
-    async fn leader(&self) -> u64 {
+    pub(crate) async fn leader(&self) -> u64 {
         let search = async {
             loop {
                 for (node, running) in &self.nodes {
@@ -167,7 +172,7 @@ impl Cluster {
         tokio::time::timeout(PATIENCE, search).await.expect("no leader in time")
     }
 
-    async fn publish(&self, node: u64, text: &str) -> Result<Offset, ProposeError> {
+    pub(crate) async fn publish(&self, node: u64, text: &str) -> Result<Offset, ProposeError> {
         match self.group(node).propose(append(text)).await? {
             Reply::Partition(Ok(appended)) => Ok(appended.base_offset),
             other => panic!("unexpected reply {other:?}"),
@@ -175,7 +180,7 @@ impl Cluster {
     }
 }
 
-fn append(text: &str) -> Bytes {
+pub(crate) fn append(text: &str) -> Bytes {
     let mut builder = RecordBatchBuilder::new(PARTITION, Codec::None, None);
     let data = Bytes::copy_from_slice(text.as_bytes());
     builder.push(Record { timestamp_ms: 1, ordering_key: Bytes::new(), attributes: Vec::new(), data }).unwrap();
@@ -183,9 +188,9 @@ fn append(text: &str) -> Bytes {
     Command::Partition(PartitionCommand::Append { time_ms: 1, batch }).encode()
 }
 
-async fn contents(group: &RaftGroup) -> Vec<String> {
+pub(crate) async fn contents(group: &RaftGroup) -> Vec<String> {
     let mut out = Vec::new();
-    let mut from = Offset::new(0);
+    let mut from = group.progress().borrow().log_start;
     loop {
         let batches = group.read(from, 1 << 20).await.unwrap();
         let Some(last) = batches.last() else { return out };
@@ -198,7 +203,7 @@ async fn contents(group: &RaftGroup) -> Vec<String> {
     }
 }
 
-async fn wait_until_end(group: &RaftGroup, end: u64) {
+pub(crate) async fn wait_until_end(group: &RaftGroup, end: u64) {
     let mut progress = group.progress();
     let reached = progress.wait_for(|now| now.end.get() >= end);
     tokio::time::timeout(PATIENCE, reached).await.expect("replica did not catch up").unwrap();

@@ -26,6 +26,10 @@ pub mod group;
 pub mod groups;
 mod log_store;
 mod network;
+#[cfg(test)]
+mod install_tests;
+#[cfg(test)]
+mod retention_tests;
 mod runtime;
 mod snapshot;
 mod supervisor;

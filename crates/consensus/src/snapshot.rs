@@ -5,10 +5,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
+use quorate_model::limits::CHECKPOINT_BYTES_MAX;
 use quorate_model::{Offset, PartitionCommand, Retained, Retention};
 use tokio::sync::watch;
 
 use crate::group::RaftGroup;
+use crate::network::FRAME_BYTES_MAX;
 use crate::types::Raft;
 
 /// Longest wait for a cut that was asked for. One that is late is asked for again with the next, or after a restart.
@@ -27,6 +29,9 @@ pub(crate) fn by_entries(partitions: &Config) -> Config {
         ..partitions.clone()
     }
 }
+
+// A snapshot is one message.
+const _: () = assert!(CHECKPOINT_BYTES_MAX + (1 << 20) <= FRAME_BYTES_MAX);
 
 /// How far the log may be purged (rule R2 of ADR 0002): whatever asks for more has lost its way, and obeying it would
 /// delete records that nobody has trimmed.

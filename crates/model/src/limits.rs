@@ -74,5 +74,6 @@ pub const PLACEMENT_SLACK_PERCENT: u64 = 10;
 pub const META_COMMAND_BYTES_MAX: usize = 1 << 20;
 /// Largest encoded reply. A reply that describes a topic lists all its replicas.
 pub const REPLY_BYTES_MAX: usize = 4 << 20;
-/// Largest encoded machine checkpoint or cluster map.
-pub const CHECKPOINT_BYTES_MAX: usize = 64 << 20;
+/// Largest encoded machine checkpoint or cluster map. It travels whole to a replica that was left behind, so it must
+/// fit in one message between nodes.
+pub const CHECKPOINT_BYTES_MAX: usize = 60 << 20;
