@@ -38,8 +38,8 @@ pub struct Outcome {
 /// Time in which clients work before the first fault: whoever lies about that much loses more than the topic.
 const UNDISTURBED_MS: u64 = 1_000;
 
-/// Messages per partition that a run with retention keeps: what comes in within a few seconds.
-const KEPT_MESSAGES: u64 = 200;
+/// Messages per partition that a run with retention keeps: what comes in within a second.
+const KEPT_MESSAGES: u64 = 50;
 
 /// Longest time for the nodes to start and the topic to be created.
 const SET_UP_MS: u64 = 60_000;

@@ -126,7 +126,8 @@ impl StateMachine {
     async fn load_snapshot(&mut self, purged: u64) -> io::Result<()> {
         let kept = self.store.oldest_kept_checkpoint().await.map_err(storage_io)?;
         let kept = kept.filter(|kept| kept.last_applied.is_some_and(|id| id.index >= purged));
-        let kept = kept.ok_or_else(|| io::Error::other(format!("the log was purged to {purged} without a checkpoint")))?;
+        let kept =
+            kept.ok_or_else(|| io::Error::other(format!("the log was purged to {purged} without a checkpoint")))?;
         let meta = meta_of(&kept)?;
         let machine = Machine::restore(self.kind, &kept.machine).map_err(io::Error::other)?;
         self.floor = machine.as_partition().map_or(Offset::ZERO, |partition| partition.next_offset());
@@ -346,6 +347,8 @@ impl RaftStateMachine<Types> for StateMachine {
         self.trimmed.send_replace(self.trimmed_index());
         self.publish_stretches();
         self.publish(true);
+        let (replica, index, log_start) = (self.store.replica(), self.saved_index, self.floor);
+        tracing::info!(%replica, index, %log_start, "left behind by the log, went on from the leader's snapshot");
         Ok(())
     }
 

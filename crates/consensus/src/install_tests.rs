@@ -14,7 +14,6 @@ use bytes::Bytes;
 use fastrand::Rng;
 use futures::future::{BoxFuture, FutureExt};
 use openraft::EntryPayload;
-use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::AppendEntriesRequest;
 use openraft::vote::RaftLeaderId;
 use quorate_model::{Command as ModelCommand, Machine, MachineKind, Offset, PartitionCommand};
@@ -45,14 +44,24 @@ impl MadeUp {
     async fn over(group: &RaftGroup, replica: u64) -> Self {
         let follower = group.raft();
         let machine = ask(group, StateMachine::machine_bytes).await;
-        let (base, membership) = {
-            let metrics = follower.metrics();
-            let metrics = metrics.borrow_watched();
-            (metrics.last_applied.unwrap(), (*metrics.membership_config).clone())
-        };
         let machine = Machine::restore(MachineKind::Partition(PARTITION), &machine).unwrap();
+        // openraft hears of what was applied a little later than we.
+        let last_index = machine.as_partition().unwrap().last_index();
+        let applied = follower.wait(Some(PATIENCE)).applied_index_at_least(last_index, "what the machine has").await;
+        let metrics = applied.unwrap();
+        let (base, membership) = (metrics.last_applied.unwrap(), (*metrics.membership_config).clone());
         let (entries, states, under_way) = (Vec::new(), Vec::new(), Vec::new());
-        Self { follower, replica, term: base.leader_id.term + 100, membership, base, entries, machine, states, under_way }
+        Self {
+            follower,
+            replica,
+            term: base.leader_id.term + 100,
+            membership,
+            base,
+            entries,
+            machine,
+            states,
+            under_way,
+        }
     }
 
     fn vote(&self) -> Vote {
@@ -87,7 +96,10 @@ impl MadeUp {
     }
 
     fn append(&mut self, from: usize, to: usize, commit: usize) {
-        let entry = |(id, command): &(LogId, Bytes)| Entry { log_id: *id, payload: EntryPayload::Normal(Command(command.clone())) };
+        let entry = |(id, command): &(LogId, Bytes)| Entry {
+            log_id: *id,
+            payload: EntryPayload::Normal(Command(command.clone())),
+        };
         let request = AppendEntriesRequest {
             vote: self.vote(),
             prev_log_id: Some(self.id(from)),
@@ -108,7 +120,7 @@ impl MadeUp {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_among_unapplied_entries_and_waiting_purges_kill_no_core() {
-    for seed in 0..12 {
+    for seed in 0..6 {
         let mut rng = Rng::with_seed(seed);
         let latency_us = Arc::new(AtomicU64::new(0));
         let reading = Arc::clone(&latency_us);
@@ -126,6 +138,8 @@ async fn snapshots_among_unapplied_entries_and_waiting_purges_kill_no_core() {
         let group = cluster.group(follower);
         let mut made_up = MadeUp::over(&group, replica_of(leader).id.get()).await;
         for step in 0..150 {
+            // So that the runtime never makes a request wait at its first poll, and with it changes the order.
+            tokio::task::yield_now().await;
             latency_us.store(if rng.u32(0..4) == 0 { rng.u64(0..4_000) } else { 0 }, Ordering::Relaxed);
             made_up.grow(rng.usize(1..4), &mut rng);
             let end = made_up.entries.len();

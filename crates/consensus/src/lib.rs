@@ -24,10 +24,10 @@ mod conformance_tests;
 pub mod env;
 pub mod group;
 pub mod groups;
-mod log_store;
-mod network;
 #[cfg(test)]
 mod install_tests;
+mod log_store;
+mod network;
 #[cfg(test)]
 mod retention_tests;
 mod runtime;

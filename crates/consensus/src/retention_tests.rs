@@ -12,15 +12,14 @@ use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::{EntryPayload, RaftLogReader};
 use quorate_model::{Command as ModelCommand, MachineKind, Offset, PartitionCommand, ReplicaId, Reply, Retention};
 use quorate_storage::{
-    Completion, EntryId, EntryKind, LogEntry, RaftLog, RowOp, SimDisk, StateStore, Storage, Table,
-    TailCacheLimits,
+    Completion, EntryId, EntryKind, LogEntry, RaftLog, RowOp, SimDisk, StateStore, Storage, Table, TailCacheLimits,
 };
 
 use crate::apply::{Published, StateMachine};
 use crate::cluster_tests::{Cluster, NODES, PARTITION, PATIENCE, append, contents, replica_of, wait_until_end};
 use crate::log_store::LogStore;
 use crate::snapshot::{Cut, CutPoint};
-use crate::{ReadError, RaftGroup};
+use crate::{RaftGroup, ReadError};
 
 impl Cluster {
     async fn publish_many(&self, node: u64, numbers: std::ops::Range<u64>) {
@@ -112,7 +111,10 @@ async fn every_replica_cuts_its_log_at_the_same_mark() {
         assert_eq!(group.progress().borrow().log_start, Offset::new(40));
         assert_eq!(contents(&group).await, records(40..70), "node {node}");
         let refused = group.read(Offset::new(39), 1).await.unwrap_err();
-        assert!(matches!(refused, ReadError::OutOfRange { log_start, .. } if log_start == Offset::new(40)), "{refused}");
+        assert!(
+            matches!(refused, ReadError::OutOfRange { log_start, .. } if log_start == Offset::new(40)),
+            "{refused}"
+        );
     }
 }
 

@@ -68,7 +68,9 @@ fn an_append_is_a_tag_a_time_and_the_batch_as_it_is() {
     assert_eq!(encoded, expected);
     assert_eq!(Command::decode(&encoded), Ok(Command::Partition(append(7))));
     // The decoded batch is a slice of the entry, not a copy.
-    let Ok(PartitionCommand::Append { batch, .. }) = PartitionCommand::decode(&encoded) else { panic!("not an append") };
+    let Ok(PartitionCommand::Append { batch, .. }) = PartitionCommand::decode(&encoded) else {
+        panic!("not an append")
+    };
     assert_eq!(batch.as_ptr(), encoded[9..].as_ptr());
 }
 

@@ -65,7 +65,10 @@ async fn what_retention_removed_is_out_of_range_and_the_rest_is_whole() {
     assert_eq!(texts(&read_from(&address, "books", None).await.unwrap()), numbers(start..end));
     let from = |offset| position(Position::Offset(offset));
     assert_eq!(texts(&read_from(&address, "books", from(start)).await.unwrap()), numbers(start..end));
-    assert_eq!(texts(&read_from(&address, "books", position(Position::Last(u64::MAX))).await.unwrap()), numbers(start..end));
+    assert_eq!(
+        texts(&read_from(&address, "books", position(Position::Last(u64::MAX))).await.unwrap()),
+        numbers(start..end)
+    );
 
     let (code, reason, facts) = refusal(&read_from(&address, "books", from(start - 1)).await.unwrap_err());
     assert_eq!((code, reason.as_str()), (Code::OutOfRange, "OFFSET_OUT_OF_RANGE"));
@@ -77,8 +80,7 @@ async fn what_retention_removed_is_out_of_range_and_the_rest_is_whole() {
 async fn a_node_that_was_away_too_long_comes_back_and_can_lead() {
     let mut cluster = Cluster::start(3).await;
     create_keeping(&cluster.place(1).client, 50).await;
-    let is_led =
-        |map: &v1::ClusterMap| map.topics.first().is_some_and(|topic| topic.partitions[0].leader_node_id != 0);
+    let is_led = |map: &v1::ClusterMap| map.topics.first().is_some_and(|topic| topic.partitions[0].leader_node_id != 0);
     let map = watch_until(&cluster.place(1).client, is_led).await;
     let leader = map.topics[0].partitions[0].leader_node_id;
     let away = (1..=3).find(|node| *node != leader).unwrap();

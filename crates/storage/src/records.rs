@@ -146,9 +146,7 @@ impl RecordReader {
             Some(segment) => Ok(segment),
             // Retention was here after the reader had looked at where the log starts.
             None if self.state.is_removed(offset) => Err(ReadRecordsError::BeforeLogStart { offset }),
-            None => {
-                Err(StorageError::MissingSegment { replica: self.state.replica(), offset: offset.get() }.into())
-            }
+            None => Err(StorageError::MissingSegment { replica: self.state.replica(), offset: offset.get() }.into()),
         }
     }
 
@@ -230,7 +228,8 @@ fn stored_batch(entry: &LogEntry, base_offset: Offset) -> Result<StoredBatch, Re
         return Err(not_an_append(format!("it is a {:?} entry", entry.kind)));
     }
     let command = PartitionCommand::decode(&entry.body);
-    let PartitionCommand::Append { batch, .. } = command.map_err(|error: CodecError| not_an_append(error.to_string()))?
+    let PartitionCommand::Append { batch, .. } =
+        command.map_err(|error: CodecError| not_an_append(error.to_string()))?
     else {
         return Err(not_an_append("it is a command of retention".to_owned()));
     };

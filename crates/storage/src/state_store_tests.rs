@@ -122,7 +122,8 @@ fn checkpoint(index: u64) -> Checkpoint {
 
 async fn log_of(storage: &Storage, entries: u64) -> RaftLog {
     let log = RaftLog::open(storage, REPLICA, TailCacheLimits::default()).await.unwrap();
-    let entry = |index| LogEntry { id: EntryId { term: 1, leader: 2, index }, kind: EntryKind::Blank, body: Bytes::new() };
+    let entry =
+        |index| LogEntry { id: EntryId { term: 1, leader: 2, index }, kind: EntryKind::Blank, body: Bytes::new() };
     log.append((0..entries).map(entry).collect(), Completion::None);
     log
 }
