@@ -78,6 +78,7 @@ impl Drop for Node {
 
 pub(crate) struct Cluster {
     wires: Wires,
+    kind: MachineKind,
     pub(crate) disks: BTreeMap<u64, SimDisk>,
     pub(crate) nodes: BTreeMap<u64, Node>,
 }
@@ -99,10 +100,19 @@ impl Cluster {
         Self::start_on(|| Duration::ZERO).await
     }
 
+    /// With the metadata machine.
+    pub(crate) async fn start_metadata() -> Self {
+        Self::start_as(MachineKind::Meta, || Duration::ZERO).await
+    }
+
     /// On disks that take so long to sync.
     pub(crate) async fn start_on(latency: impl Fn() -> Duration + Clone + Send + Sync + 'static) -> Self {
+        Self::start_as(MachineKind::Partition(PARTITION), latency).await
+    }
+
+    async fn start_as(kind: MachineKind, latency: impl Fn() -> Duration + Clone + Send + Sync + 'static) -> Self {
         let disks = NODES.map(|node| (node, SimDisk::new(latency.clone()))).into();
-        let mut cluster = Self { wires: Wires::default(), disks, nodes: BTreeMap::new() };
+        let mut cluster = Self { wires: Wires::default(), kind, disks, nodes: BTreeMap::new() };
         for node in NODES {
             cluster.start_node(node, 100 + node).await;
         }
@@ -135,7 +145,7 @@ impl Cluster {
         let spec = GroupSpec {
             group: GROUP,
             replica: replica_of(node).id,
-            kind: MachineKind::Partition(PARTITION),
+            kind: self.kind,
             members: NODES.map(replica_of).to_vec(),
         };
         groups.open(spec).await.unwrap();

@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
 use openraft::{EntryPayload, RaftLogReader};
-use quorate_model::{Command as ModelCommand, MachineKind, Offset, PartitionCommand, ReplicaId, Reply, Retention};
+use quorate_model::{
+    Command as ModelCommand, MachineKind, MetaCommand, NodeId, Offset, PartitionCommand, ReplicaId, Reply, Retention,
+};
 use quorate_storage::{
     Completion, EntryId, EntryKind, LogEntry, RaftLog, RowOp, SimDisk, StateStore, Storage, Table, TailCacheLimits,
 };
@@ -253,6 +255,34 @@ async fn a_snapshot_that_cannot_be_taken_harms_nobody() {
     group.raft().trigger().snapshot().await.unwrap();
     cluster.publish_many(leader, 20..25).await;
     assert_eq!(contents(&group).await, records(20..25));
+}
+
+/// It has nothing to retain: its log is cut because it grew, and a voter that was away gets a snapshot of the present.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_the_metadata_group_does_not_grow_for_ever() {
+    let mut cluster = Cluster::start_metadata().await;
+    let leader = cluster.leader().await;
+    let away = NODES.into_iter().find(|node| *node != leader).unwrap();
+    cluster.kill(away);
+    let register = |n: u64| MetaCommand::RegisterNode {
+        node: NodeId::new(1 + n % 5),
+        client_address: format!("a:{n}"),
+        peer_address: format!("b:{n}"),
+        store_id: 7,
+    };
+    let mut under_way = Vec::new();
+    for n in 0..5_200 {
+        under_way.push(cluster.group(leader).submit(register(n).encode()).await.unwrap());
+    }
+    for pending in under_way {
+        assert!(matches!(pending.await.unwrap(), Reply::Meta(Ok(_))));
+    }
+    let purged = cluster.wait_until_purged_beyond(leader, None).await;
+    assert!((2_000..5_200).contains(&purged), "purged to {purged}");
+    cluster.start_node(away, 100 + away).await;
+    let (back, leading) = (cluster.group(away), cluster.group(leader));
+    assert_eq!(state(&back, &leading).await, state(&leading, &back).await);
+    assert!(cluster.purged(away).await >= Some(purged));
 }
 
 #[tokio::test(flavor = "multi_thread")]
