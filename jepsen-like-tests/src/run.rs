@@ -87,7 +87,7 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
 
 /// In every third run the log loses its head as it goes: who was away for a few seconds needs a snapshot to come back.
 fn keep_messages(seed: u64) -> Option<u64> {
-    (seed % 3 == 0).then_some(KEPT_MESSAGES)
+    seed.is_multiple_of(3).then_some(KEPT_MESSAGES)
 }
 
 fn expected(options: &Options) -> Expected {

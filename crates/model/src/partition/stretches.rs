@@ -88,7 +88,7 @@ impl Stretches {
     /// Removes every stretch that ends at or before `offset`; whether there was one.
     pub(super) fn trim_to(&mut self, offset: Offset) -> bool {
         let count = self.kept.iter().take_while(|stretch| stretch.end <= offset).count();
-        self.removed = self.kept.drain(..count).last().or(self.removed);
+        self.removed = self.kept.drain(..count).next_back().or(self.removed);
         count > 0
     }
 
