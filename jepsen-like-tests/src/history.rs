@@ -48,6 +48,9 @@ pub enum Action {
     Create {
         /// Its number of partitions.
         partitions: u32,
+        /// Newest messages that each partition keeps; `None`: all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep_messages: Option<u64>,
     },
     /// Publishes one message.
     Publish {

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub(crate) const GROUP: GroupId = GroupId::new(1);
-const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
+pub(crate) const PARTITION: PartitionId = PartitionId { topic: TopicId::new(1), index: 0 };
 pub(crate) const NODES: [u64; 3] = [1, 2, 3];
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -134,11 +134,12 @@ impl Drop for Node {
 pub(crate) struct Cluster {
     pub(crate) wires: Wires,
     detection: DetectionSettings,
+    kind: MachineKind,
     pub(crate) disks: BTreeMap<u64, SimDisk>,
     pub(crate) nodes: BTreeMap<u64, Node>,
 }
 
-fn address(node: u64) -> String {
+pub(crate) fn address(node: u64) -> String {
     format!("node-{node}:50052")
 }
 
@@ -155,8 +156,21 @@ impl Cluster {
         Self::start_with(DetectionSettings::default(), |_| Duration::ZERO).await
     }
 
+    /// With the metadata machine.
+    pub(crate) async fn start_metadata() -> Self {
+        Self::start_as(MachineKind::Meta, DetectionSettings::default(), |_| Duration::ZERO).await
+    }
+
     /// With a time that each node's fsync takes.
     pub(crate) async fn start_with(
+        detection: DetectionSettings,
+        fsync: impl Fn(u64) -> Duration + Clone + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(MachineKind::Partition(PARTITION), detection, fsync).await
+    }
+
+    async fn start_as(
+        kind: MachineKind,
         detection: DetectionSettings,
         fsync: impl Fn(u64) -> Duration + Clone + Send + Sync + 'static,
     ) -> Self {
@@ -165,7 +179,7 @@ impl Cluster {
             (node, SimDisk::new(move || fsync(node)))
         };
         let disks = NODES.map(disk).into();
-        let mut cluster = Self { wires: Wires::default(), detection, disks, nodes: BTreeMap::new() };
+        let mut cluster = Self { wires: Wires::default(), detection, kind, disks, nodes: BTreeMap::new() };
         for node in NODES {
             cluster.start_node(node, 100 + node).await;
         }
@@ -199,7 +213,7 @@ impl Cluster {
         let spec = GroupSpec {
             group: GROUP,
             replica: replica_of(node).id,
-            kind: MachineKind::Partition(PARTITION),
+            kind: self.kind,
             members: NODES.map(replica_of).to_vec(),
         };
         groups.open(spec).await.unwrap();
@@ -213,7 +227,7 @@ impl Cluster {
         self.disks[&node].crash();
     }
 
-    fn storage_of(&self, node: u64) -> &Storage {
+    pub(crate) fn storage_of(&self, node: u64) -> &Storage {
         self.nodes[&node].groups.storage()
     }
 
@@ -254,7 +268,7 @@ pub(crate) fn append(text: &str) -> Bytes {
 
 pub(crate) async fn contents(group: &RaftGroup) -> Vec<String> {
     let mut out = Vec::new();
-    let mut from = Offset::new(0);
+    let mut from = group.progress().borrow().log_start;
     loop {
         let batches = group.read(from, 1 << 20).await.unwrap();
         let Some(last) = batches.last() else { return out };

@@ -13,6 +13,7 @@ use quorate_storage::{RaftLog, RocksOptions, SimDisk, StateStore, Storage, TailC
 
 use crate::apply::{Published, StateMachine};
 use crate::log_store::LogStore;
+use crate::snapshot::{Cut, CutPoint};
 use crate::types::Types;
 
 async fn stores(storage: &Storage) -> (LogStore, StateMachine) {
@@ -20,8 +21,12 @@ async fn stores(storage: &Storage) -> (LogStore, StateMachine) {
     let log = RaftLog::open(storage, replica, TailCacheLimits::default()).await.unwrap();
     let store = StateStore::new(storage, replica);
     let published = Arc::new(Published::new(MachineKind::Meta));
-    let machine = StateMachine::open(MachineKind::Meta, log.clone(), store, published).await.unwrap();
-    (LogStore::new(log), machine)
+    let cut = Arc::new(Cut::default());
+    let opening = StateMachine::open(MachineKind::Meta, log.clone(), store.clone(), Arc::clone(&cut), published);
+    let machine = opening.await.unwrap();
+    // The suite purges what no snapshot contains.
+    cut.set(Some(CutPoint { index: u64::MAX, log_start: None }));
+    (LogStore::new(log, store, cut), machine)
 }
 
 struct OnRocks;

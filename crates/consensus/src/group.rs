@@ -77,6 +77,9 @@ pub struct Progress {
     pub bytes: u64,
     /// Index of the newest entries, not yet in storage. None for the metadata group.
     pub(crate) open_segment: Option<IndexSegment>,
+    /// What retention counts by: bytes ever accepted, and when the first record behind the last mark was proposed.
+    pub(crate) appended_bytes: u64,
+    pub(crate) open_since_ms: Option<u64>,
 }
 
 /// A replica's view of its group, for metrics and operators.

@@ -28,6 +28,7 @@ use crate::network::link::LinkError;
 use crate::network::peers::Peers;
 use crate::network::service::Service;
 use crate::network::{Class, Identity};
+use crate::snapshot::{self, Cut};
 use crate::supervisor;
 use crate::types::Raft;
 
@@ -113,6 +114,7 @@ pub struct RaftGroups {
 pub(crate) struct Inner {
     config: GroupsConfig,
     openraft: Arc<Config>,
+    openraft_meta: Arc<Config>,
     storage: Storage,
     admission: Admission,
     peers: Peers,
@@ -143,6 +145,7 @@ impl RaftGroups {
         runtime: Handle,
     ) -> Result<Self, OpenGroupError> {
         let openraft = Arc::new(openraft_config(&config)?);
+        let openraft_meta = Arc::new(snapshot::by_entries(&openraft));
         let me = Identity { cluster: config.cluster.clone(), node: config.node.get(), store_id: config.store_id };
         let sentinel = Sentinel::new(me.node, config.detection);
         let peers = Peers::new(me, env, runtime.clone(), sentinel.clone());
@@ -150,6 +153,7 @@ impl RaftGroups {
             admission: Admission::new(config.admission, storage.clone()),
             config,
             openraft,
+            openraft_meta,
             storage,
             peers,
             runtime,
@@ -209,14 +213,20 @@ impl RaftGroups {
         let log = RaftLog::open(storage, spec.replica, self.inner.config.tail_cache).await.map_err(failed)?;
         let store = StateStore::new(storage, spec.replica);
         let records = RecordReader::new(log.clone(), store.clone());
-        let machine = StateMachine::open(spec.kind, log.clone(), store, Arc::clone(published))
-            .await
-            .map_err(|error| invalid(error.to_string()))?;
+        let cut = Arc::new(Cut::default());
+        let opening =
+            StateMachine::open(spec.kind, log.clone(), store.clone(), Arc::clone(&cut), Arc::clone(published));
+        let machine = opening.await.map_err(|error| invalid(error.to_string()))?;
+        let trimmed = machine.watch_trims();
         let network = NetworkFactory::new(spec.group.get(), self.inner.peers.clone());
-        let config = Arc::clone(&self.inner.openraft);
-        let raft = Raft::new(spec.replica.get(), config, network, LogStore::new(log), machine)
+        let config = match spec.kind {
+            MachineKind::Partition(_) => Arc::clone(&self.inner.openraft),
+            MachineKind::Meta => Arc::clone(&self.inner.openraft_meta),
+        };
+        let raft = Raft::new(spec.replica.get(), config, network, LogStore::new(log, store, cut), machine)
             .await
             .map_err(|fatal| invalid(fatal.to_string()))?;
+        tokio::spawn(snapshot::cut_when_trimmed(raft.clone(), trimmed));
         Ok(Running { raft, records })
     }
 

@@ -11,6 +11,7 @@
 //! - `apply`, `log_store`: openraft's storage traits over `quorate-storage`.
 //! - `codec`: our own bytes for votes, entries and memberships, on disk and on the wire.
 //! - `network`: one multiplexed stream per peer and class of traffic.
+//! - `snapshot`: where the log is cut, and when.
 //! - `runtime`: openraft's runtime with seedable randomness.
 //! - `supervisor`: rebuilds a group that died, reports storage failures.
 //!
@@ -29,9 +30,14 @@ pub mod env;
 mod flow_tests;
 pub mod group;
 pub mod groups;
+#[cfg(test)]
+mod install_tests;
 mod log_store;
 mod network;
+#[cfg(test)]
+mod retention_tests;
 mod runtime;
+mod snapshot;
 mod supervisor;
 mod types;
 

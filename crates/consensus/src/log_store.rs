@@ -6,13 +6,15 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
-use quorate_storage::{Completion, LogEntry, RaftLog, StorageError};
+use quorate_storage::{Completion, LogEntry, RaftLog, StateStore, StorageError};
 
 use crate::codec;
+use crate::snapshot::Cut;
 use crate::types::{Entry, LogId, Types, Vote};
 
 /// Most bytes of entries that one AppendEntries message carries (one larger entry may exceed it).
@@ -23,11 +25,13 @@ const APPLY_BYTES_MAX: u64 = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     log: RaftLog,
+    store: StateStore,
+    cut: Arc<Cut>,
 }
 
 impl LogStore {
-    pub(crate) fn new(log: RaftLog) -> Self {
-        Self { log }
+    pub(crate) fn new(log: RaftLog, store: StateStore, cut: Arc<Cut>) -> Self {
+        Self { log, store, cut }
     }
 
     async fn read_some(&self, start: u64, end: u64, bytes_max: u64) -> io::Result<Vec<Entry>> {
@@ -159,7 +163,14 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        self.log.purge(codec::log_id_to_entry_id(&log_id));
+        let cut = self.cut.get();
+        let Some(cut) = cut.filter(|cut| log_id.index <= cut.index) else {
+            let why = format!("asked to purge the log up to {}, where its snapshot allows {cut:?}", log_id.index);
+            return Err(io::Error::other(why));
+        };
+        // The index of records goes only with all of them: an older purge leaves it to the newer one.
+        let log_start = cut.log_start.filter(|_| log_id.index == cut.index);
+        self.store.purge(&self.log, codec::log_id_to_entry_id(&log_id), log_start);
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 //! | tag | command |
 //! |---|---|
 //! | 1 | [`PartitionCommand::Append`]: time in ms, `u64` little-endian, then the record batch as it is |
+//! | 2 | [`PartitionCommand::TrimTo`]: offset, `u64` little-endian |
+//! | 3 | [`PartitionCommand::Mark`]: nothing more |
 //! | 128 | [`MetaCommand`] in the first version of its encoding |
 //!
 //! Partition commands have tags below 128, metadata commands have the others.
@@ -13,16 +15,20 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
-use crate::ids::NodeId;
+use crate::ids::{NodeId, Offset};
 use crate::limits::{BATCH_BYTES_MAX, META_COMMAND_BYTES_MAX};
 use crate::meta::Retention;
 use crate::names::TopicName;
 
 const TAG_APPEND: u8 = 1;
+const TAG_TRIM_TO: u8 = 2;
+const TAG_MARK: u8 = 3;
 const TAG_META: u8 = 128;
 
 /// Bytes in front of the batch in an encoded [`PartitionCommand::Append`].
 pub const APPEND_PREFIX_BYTES: usize = 9;
+/// Bytes of an encoded [`PartitionCommand::TrimTo`].
+const TRIM_TO_BYTES: usize = 9;
 
 /// Any command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +49,15 @@ pub enum PartitionCommand {
         /// The batch, checked at the front door.
         batch: Bytes,
     },
+    /// Remove the stretches of the log that end at or before `offset`. The log start moves to the end of the last
+    /// of them, on every replica alike; nothing happens if there is none.
+    TrimTo {
+        /// Records from here on are kept.
+        offset: Offset,
+    },
+    /// End a stretch of the log: every replica keeps a checkpoint of its state here, and the log can be cut
+    /// here later. Nothing happens if there are no records since the last mark.
+    Mark,
 }
 
 /// A command for the metadata group.
@@ -120,11 +135,20 @@ impl Command {
 impl PartitionCommand {
     /// The command as it stands in the log.
     pub fn encode(&self) -> Bytes {
-        let PartitionCommand::Append { time_ms, batch } = self;
-        let mut out = BytesMut::with_capacity(APPEND_PREFIX_BYTES + batch.len());
-        out.put_u8(TAG_APPEND);
-        out.put_u64_le(*time_ms);
-        out.put_slice(batch);
+        let mut out = BytesMut::new();
+        match self {
+            PartitionCommand::Append { time_ms, batch } => {
+                out.reserve(APPEND_PREFIX_BYTES + batch.len());
+                out.put_u8(TAG_APPEND);
+                out.put_u64_le(*time_ms);
+                out.put_slice(batch);
+            }
+            PartitionCommand::TrimTo { offset } => {
+                out.put_u8(TAG_TRIM_TO);
+                out.put_u64_le(offset.get());
+            }
+            PartitionCommand::Mark => out.put_u8(TAG_MARK),
+        }
         out.freeze()
     }
 
@@ -135,17 +159,30 @@ impl PartitionCommand {
         if bytes.len() > limit {
             return Err(CodecError::TooLarge { what: WHAT, bytes: bytes.len(), limit });
         }
-        match bytes.first() {
+        let (command, length) = match bytes.first() {
             None => return Err(CodecError::Empty { what: WHAT }),
-            Some(&TAG_APPEND) => {}
+            Some(&TAG_APPEND) => {
+                let time_ms = number_behind_tag(WHAT, bytes)?;
+                return Ok(PartitionCommand::Append { time_ms, batch: bytes.slice(APPEND_PREFIX_BYTES..) });
+            }
+            Some(&TAG_TRIM_TO) => {
+                let offset = Offset::new(number_behind_tag(WHAT, bytes)?);
+                (PartitionCommand::TrimTo { offset }, TRIM_TO_BYTES)
+            }
+            Some(&TAG_MARK) => (PartitionCommand::Mark, 1),
             Some(&actual) => return Err(CodecError::Tag { what: WHAT, actual }),
-        }
-        let Some(prefix) = bytes.first_chunk::<APPEND_PREFIX_BYTES>() else {
-            return Err(CodecError::Truncated { what: WHAT, need: APPEND_PREFIX_BYTES, have: bytes.len() });
         };
-        let [_, time_ms @ ..] = *prefix;
-        Ok(PartitionCommand::Append { time_ms: u64::from_le_bytes(time_ms), batch: bytes.slice(APPEND_PREFIX_BYTES..) })
+        match bytes.len() - length {
+            0 => Ok(command),
+            extra => Err(CodecError::Trailing { what: WHAT, extra }),
+        }
     }
+}
+
+fn number_behind_tag(what: &'static str, bytes: &Bytes) -> Result<u64, CodecError> {
+    let truncated = CodecError::Truncated { what, need: APPEND_PREFIX_BYTES, have: bytes.len() };
+    let [_, number @ ..] = *bytes.first_chunk::<APPEND_PREFIX_BYTES>().ok_or(truncated)?;
+    Ok(u64::from_le_bytes(number))
 }
 
 impl MetaCommand {

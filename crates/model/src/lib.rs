@@ -51,7 +51,7 @@ pub use meta::{
     ClusterMap, MetaMachine, MetaRejected, MetaReply, NodeInfo, PartitionState, Replica, Retention, TopicState,
 };
 pub use names::{NameError, TopicName};
-pub use partition::{AppendRejected, Appended, IndexSegment, PartitionMachine};
+pub use partition::{AppendRejected, Appended, IndexSegment, PartitionMachine, Retained, Stretch, Stretches};
 pub use partitioner::partition_for_key;
 pub use reason::{Executed, Reason, RetryAdvice};
 pub use record::{Record, RecordError};

@@ -60,6 +60,11 @@ pub const SEGMENT_ENTRIES_MAX: u32 = 64;
 /// A segment of the offset index closes once it holds this many bytes of batches.
 pub const SEGMENT_BYTES: u64 = 256 << 10;
 
+/// A stretch of the log ends once it is one part in so many of a bound of retention: so much more than the
+/// bound is kept, and so many checkpoints are.
+pub const STRETCHES_PER_BOUND: u64 = 32;
+/// Most stretches of a partition's log. More than one bound needs, because bounds can be changed.
+pub const STRETCHES_MAX: usize = 64;
 /// Points that each node has on the hash ring.
 pub const RING_POINTS_PER_NODE: u32 = 128;
 /// How far above the mean a node's share of the replicas may rise before placement passes it over.
@@ -69,5 +74,6 @@ pub const PLACEMENT_SLACK_PERCENT: u64 = 10;
 pub const META_COMMAND_BYTES_MAX: usize = 1 << 20;
 /// Largest encoded reply. A reply that describes a topic lists all its replicas.
 pub const REPLY_BYTES_MAX: usize = 4 << 20;
-/// Largest encoded machine checkpoint or cluster map.
-pub const CHECKPOINT_BYTES_MAX: usize = 64 << 20;
+/// Largest encoded machine checkpoint or cluster map. It travels whole to a replica that was left behind, so it must
+/// fit in one message between nodes.
+pub const CHECKPOINT_BYTES_MAX: usize = 60 << 20;

@@ -50,6 +50,8 @@ pub struct Applied {
 pub enum Change {
     /// A finished segment of the offset index.
     Segment(IndexSegment),
+    /// A checkpoint of the state after this entry, to be kept for as long as the log isn't cut behind it.
+    Checkpoint,
 }
 
 /// A wake-up.

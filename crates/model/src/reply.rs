@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
+use crate::ids::Offset;
 use crate::limits::REPLY_BYTES_MAX;
 use crate::meta::{MetaRejected, MetaReply};
 use crate::partition::{AppendRejected, Appended};
@@ -20,6 +21,8 @@ pub enum Reply {
     /// The machine couldn't read the command, or it was meant for another kind of machine. Nothing was
     /// changed. It takes a mistake in the program, or a version that is too old, to see this.
     Refused(String),
+    /// A partition's answer to a command of retention: the oldest offset that is kept now.
+    LogStart(Offset),
 }
 
 impl Reply {

@@ -61,15 +61,28 @@ fn append(producer: u64) -> PartitionCommand {
 
 #[test]
 fn an_append_is_a_tag_a_time_and_the_batch_as_it_is() {
-    let PartitionCommand::Append { batch, .. } = append(7);
+    let PartitionCommand::Append { batch, .. } = append(7) else { panic!("not an append") };
     let mut expected = vec![1, 8, 7, 6, 5, 4, 3, 2, 1];
     expected.extend(&batch);
     let encoded = append(7).encode();
     assert_eq!(encoded, expected);
     assert_eq!(Command::decode(&encoded), Ok(Command::Partition(append(7))));
     // The decoded batch is a slice of the entry, not a copy.
-    let PartitionCommand::Append { batch, .. } = PartitionCommand::decode(&encoded).unwrap();
+    let Ok(PartitionCommand::Append { batch, .. }) = PartitionCommand::decode(&encoded) else {
+        panic!("not an append")
+    };
     assert_eq!(batch.as_ptr(), encoded[9..].as_ptr());
+}
+
+#[test]
+fn the_commands_of_retention_look_the_same_for_all_time() {
+    let trim = PartitionCommand::TrimTo { offset: Offset::new(0x0102) };
+    for (command, golden) in [(trim, &[2, 2, 1, 0, 0, 0, 0, 0, 0][..]), (PartitionCommand::Mark, &[3])] {
+        assert_eq!(command.encode(), golden);
+        assert_eq!(PartitionCommand::decode(&command.encode()), Ok(command));
+        let longer = Bytes::from([golden, &[0]].concat());
+        assert!(matches!(PartitionCommand::decode(&longer), Err(CodecError::Trailing { extra: 1, .. })));
+    }
 }
 
 #[test]
@@ -98,9 +111,16 @@ fn checkpoints_look_the_same_for_all_time() {
     partition.skip(0);
     partition.apply(1, &append(7).encode());
     partition.apply(2, &append(8).encode());
+    partition.apply(3, &PartitionCommand::Mark.encode());
+    partition.apply(4, &append(9).encode());
+    partition.apply(5, &PartitionCommand::Mark.encode());
+    partition.apply(6, &PartitionCommand::TrimTo { offset: Offset::new(2) }.encode());
+    partition.apply(7, &append(10).encode());
     insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
-        010102010200027c0000060302327c0207010101010001fc77cebf3f00080101
-        02010001fc000145fa010201070208
+        010102010704f80603020204323e0407010101010001fc77cebf3f0008010102
+        010001fc000145fa0109010104010001fc0940feef020a010107010001fc1283
+        33d10304010702080409070a0103027cfd0807060504030201010503bafd0807
+        06050403020101fd0807060504030201fd0807060504030201
         ");
 
     let mut meta = Machine::new(MachineKind::Meta);
@@ -145,6 +165,7 @@ fn replies_look_the_same_for_all_time() {
         Reply::Partition(Err(AppendRejected::SequenceGap { producer: ProducerId::new(7), expected: 5, actual: 9 })),
         Reply::Meta(Err(MetaRejected::TopicNotFound { name: name("books") })),
         Reply::Refused("why".to_owned()),
+        Reply::LogStart(Offset::new(300)),
     ];
     let encoded = replies.map(|reply| {
         let bytes = reply.encode();
@@ -156,6 +177,7 @@ fn replies_look_the_same_for_all_time() {
         01000102070509
         0101010105626f6f6b73
         010203776879
+        0103fb2c01
         ");
 }
 
@@ -184,10 +206,11 @@ fn what_cannot_be_read_is_named() {
     let decode = |bytes: &'static [u8]| Command::decode(&bytes.into()).unwrap_err();
     let mut longer = meta_commands()[3].encode().to_vec();
     longer.push(0);
-    let errors: [CodecError; 8] = [
+    let errors: [CodecError; 9] = [
         decode(b""),
         decode(b"\x01\x02"),
         decode(b"\x02"),
+        decode(b"\x04"),
         decode(b"\x81\x00"),
         decode(b"\x80\x09"),
         decode(b"\x80\x03\x05_name"),
@@ -197,7 +220,8 @@ fn what_cannot_be_read_is_named() {
     insta::assert_snapshot!(errors.map(|error| error.to_string()).join("\n"), @r#"
         partition command is empty
         partition command is cut short: it needs 9 bytes and has 2
-        partition command has tag 2, which is not known
+        partition command is cut short: it needs 9 bytes and has 1
+        partition command has tag 4, which is not known
         metadata command has format version 129, known is 128
         metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 4
         metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system

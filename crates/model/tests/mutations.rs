@@ -108,6 +108,7 @@ fn damaged_commands_checkpoints_and_replies_never_panic() {
     let append = PartitionCommand::Append { time_ms: 5, batch: batch(Codec::None).bytes().clone() };
     let mut machine = Machine::new(MachineKind::Partition(HERE));
     let applied = machine.apply(0, &append.encode());
+    machine.apply(1, &PartitionCommand::Mark.encode());
     let meta = Machine::new(MachineKind::Meta);
     let map = ClusterMap::default().encode();
     for _ in 0..2_000 {

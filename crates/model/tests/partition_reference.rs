@@ -126,6 +126,13 @@ fn apply(machine: &mut Machine, index: u64, entry: &Entry) -> (Option<Reply>, Ve
     (Some(applied.reply), applied.changes, applied.effects)
 }
 
+fn segments(changes: Vec<Change>) -> impl Iterator<Item = IndexSegment> {
+    changes.into_iter().filter_map(|change| match change {
+        Change::Segment(segment) => Some(segment),
+        Change::Checkpoint => None,
+    })
+}
+
 /// What the rows and the open segment say: log index → base offset, found as a reader finds it.
 fn read_index(rows: &[IndexSegment], machine: &Machine, log: &[Entry]) -> BTreeMap<u64, u64> {
     let open = machine.as_partition().unwrap().open_segment();
@@ -169,7 +176,7 @@ proptest! {
             }
             let end_before = reference.end();
             let (reply, changes, effects) = apply(&mut machine, index as u64, entry);
-            rows.extend(changes.into_iter().map(|Change::Segment(segment)| segment));
+            rows.extend(segments(changes));
             match entry {
                 Entry::Blank => prop_assert_eq!(reply, None),
                 Entry::Garbage => prop_assert!(matches!(reply, Some(Reply::Refused(_)))),
@@ -202,7 +209,7 @@ proptest! {
             let mut rows_again = rows[..rows_before].to_vec();
             for (index, entry) in log.iter().enumerate().skip(crash_at) {
                 let (_, changes, _) = apply(&mut again, index as u64, entry);
-                rows_again.extend(changes.into_iter().map(|Change::Segment(segment)| segment));
+                rows_again.extend(segments(changes));
             }
             prop_assert_eq!(rows_again, rows);
             prop_assert_eq!(again.checkpoint(), machine.checkpoint());

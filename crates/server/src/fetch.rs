@@ -203,6 +203,10 @@ impl LogTail {
                 Err(error) => {
                     // The rows of a deleted topic are missing without anything being broken.
                     self.still_there()?;
+                    let now = *self.progress.borrow();
+                    if self.next < now.log_start {
+                        return Err(ApiError::out_of_range(&self.what, self.next, now.log_start, now.end));
+                    }
                     return Err(ApiError::from_read(error, &self.what));
                 }
             }

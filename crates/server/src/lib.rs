@@ -19,6 +19,7 @@
 //! | `api` | the services: publisher, reader, topics, cluster, other nodes; their errors |
 //! | `deadline`, `connections`, `requests`, `limits` | bounds on what callers may ask |
 //! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
+//! | `retention` | old records go, as the topics say |
 //! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `reads`, `front` | the way to the replica that leads |
 //! | `metrics`, `readiness`, [`telemetry`] | what operators see |
 
@@ -42,6 +43,7 @@ mod reads;
 mod reconcile;
 mod registration;
 mod requests;
+mod retention;
 mod router;
 pub mod run;
 pub mod telemetry;

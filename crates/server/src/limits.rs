@@ -125,6 +125,13 @@ pub(crate) const GROUPS_AT_ONCE: usize = 16;
 /// Shortest and longest pause between attempts at something that another node must do for this one.
 pub(crate) const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(100)..Duration::from_secs(2);
 
+/// How often the partitions that this node leads are held against the retention of their topics: what comes in
+/// meanwhile is what they may have too much.
+pub(crate) const RETENTION_PERIOD: Duration = Duration::from_secs(1);
+
+/// Longest wait for the answer to a command of retention.
+pub(crate) const RETENTION_PROPOSAL_TIME: Duration = Duration::from_secs(5);
+
 /// Shortest time between two cluster maps sent to the same watcher: elections come in bursts.
 pub(crate) const WATCH_PAUSE: Duration = Duration::from_millis(20);
 

@@ -10,6 +10,7 @@
 //! log    [replica u64][index u64]                 entry
 //! index  [replica u64][base offset u64][first index u64]   segment
 //! state  [replica u64][0x01]                      checkpoint
+//! state  [replica u64][0x02][index u64]           checkpoint that is kept
 //! ```
 
 use std::ops::Range;
@@ -23,6 +24,7 @@ const RAFT_VOTE: u8 = 0x01;
 const RAFT_PURGED: u8 = 0x02;
 const RAFT_COMMITTED: u8 = 0x03;
 const STATE_CHECKPOINT: u8 = 0x01;
+const STATE_KEPT: u8 = 0x02;
 
 pub(crate) fn layout() -> Vec<u8> {
     vec![NODE_LAYOUT]
@@ -46,6 +48,13 @@ pub(crate) fn committed(replica: ReplicaId) -> Vec<u8> {
 
 pub(crate) fn checkpoint(replica: ReplicaId) -> Vec<u8> {
     tagged(replica, STATE_CHECKPOINT)
+}
+
+/// The checkpoint after the entry `index`, kept because the log may be cut there.
+pub(crate) fn kept(replica: ReplicaId, index: u64) -> Vec<u8> {
+    let mut key = tagged(replica, STATE_KEPT);
+    key.extend(index.to_be_bytes());
+    key
 }
 
 pub(crate) fn entry(replica: ReplicaId, index: u64) -> Vec<u8> {
@@ -114,6 +123,7 @@ mod tests {
         assert_eq!(purged(replica), [&prefix[..], &[2]].concat());
         assert_eq!(committed(replica), [&prefix[..], &[3]].concat());
         assert_eq!(checkpoint(replica), [&prefix[..], &[1]].concat());
+        assert_eq!(kept(replica, 3), [&prefix[..], &[2, 0, 0, 0, 0, 0, 0, 0, 3]].concat());
         assert_eq!(entry(replica, 3), [&prefix[..], &[0, 0, 0, 0, 0, 0, 0, 3]].concat());
         let fields = [&prefix[..], &[0, 0, 0, 0, 0, 0, 0, 4], &[0, 0, 0, 0, 0, 0, 0, 5]].concat();
         assert_eq!(segment(replica, 4, 5), fields);
@@ -153,7 +163,8 @@ mod tests {
             let rows = replica_rows(ReplicaId::new(mine));
             for of in [mine, other] {
                 let replica = ReplicaId::new(of);
-                for key in [vote(replica), committed(replica), entry(replica, first), segment(replica, base, first)] {
+                let state = kept(replica, first);
+                for key in [vote(replica), state, entry(replica, first), segment(replica, base, first)] {
                     prop_assert_eq!(rows.contains(&key), of == mine);
                 }
                 let inside = of == mine && range.contains(&base);

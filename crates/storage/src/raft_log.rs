@@ -209,8 +209,14 @@ impl RaftLog {
     /// Deletes every entry up to and including `upto` and remembers it as the last purged one. The state
     /// that makes these entries dispensable must have been enqueued before.
     pub fn purge(&self, upto: EntryId) -> PurgeOutcome {
+        self.purge_and(upto, Vec::new())
+    }
+
+    /// Like [`RaftLog::purge`], in one atomic write with `rows`, unless the entries had been purged before.
+    pub(crate) fn purge_and(&self, upto: EntryId, rows: Vec<RowOp>) -> PurgeOutcome {
         let mut state = self.lock();
-        let (outcome, ops) = self.purge_ops(&mut state, upto);
+        let (outcome, mut ops) = self.purge_ops(&mut state, upto);
+        ops.extend(rows);
         if outcome == PurgeOutcome::BeyondEnd {
             warn!(replica = %self.replica, upto = upto.index, "the log was purged beyond its end");
         }

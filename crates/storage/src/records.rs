@@ -142,8 +142,12 @@ impl RecordReader {
         if offset >= open.base_offset {
             return Ok(*open);
         }
-        let missing = StorageError::MissingSegment { replica: self.state.replica(), offset: offset.get() };
-        Ok(self.state.find_segment(offset).await?.ok_or(missing)?)
+        match self.state.find_segment(offset).await? {
+            Some(segment) => Ok(segment),
+            // Retention was here after the reader had looked at where the log starts.
+            None if self.state.is_removed(offset) => Err(ReadRecordsError::BeforeLogStart { offset }),
+            None => Err(StorageError::MissingSegment { replica: self.state.replica(), offset: offset.get() }.into()),
+        }
     }
 
     /// The batches of one segment from the one with the record at `from` on; at least that one.
@@ -226,8 +230,12 @@ fn stored_batch(entry: &LogEntry, base_offset: Offset) -> Result<StoredBatch, Re
     if entry.kind != EntryKind::Command {
         return Err(not_an_append(format!("it is a {:?} entry", entry.kind)));
     }
+    let command = PartitionCommand::decode(&entry.body);
     let PartitionCommand::Append { batch, .. } =
-        PartitionCommand::decode(&entry.body).map_err(|error: CodecError| not_an_append(error.to_string()))?;
+        command.map_err(|error: CodecError| not_an_append(error.to_string()))?
+    else {
+        return Err(not_an_append("it is a command of retention".to_owned()));
+    };
     let damaged = |cause| ReadRecordsError::Batch { offset: base_offset, cause };
     let header = RecordBatch::trusted(batch.clone()).map_err(damaged)?;
     Ok(StoredBatch { base_offset, count: header.header().count, batch })

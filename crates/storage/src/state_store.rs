@@ -3,9 +3,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use quorate_model::{IndexSegment, Offset, ReplicaId};
+use tokio::sync::oneshot;
 
 use crate::checkpoint::Checkpoint;
 use crate::engine::{Direction, RowOp, ScanLimit, Table};
+use crate::entry::EntryId;
 use crate::error::StorageError;
 use crate::keys;
 use crate::log_writer::Completion;
@@ -31,6 +33,8 @@ struct Recent {
     put: u64,
     /// Segments up to this number can be read from the database.
     readable: u64,
+    /// Segments below this offset were removed, as far as this process knows.
+    removed_to: Offset,
 }
 
 /// Readable segments to keep in memory: about 4,000 entries.
@@ -54,9 +58,51 @@ impl StateStore {
         self.storage.write_ordered(vec![self.checkpoint_row(checkpoint)], Completion::None);
     }
 
-    /// Replaces the checkpoint by one from the leader and purges the log up to it, atomically, and
-    /// returns once that is durable. In two steps, a crash between them would leave a state ahead of
-    /// its log, which looks exactly like a log that lost its end.
+    /// Keeps a checkpoint, besides the one of [`StateStore::save_checkpoint`], until the log is purged beyond it:
+    /// a follower that the log no longer reaches can go on from there.
+    ///
+    /// # Panics
+    /// If the state contains no entry.
+    pub fn keep_checkpoint(&self, checkpoint: &Checkpoint) {
+        self.storage.write_ordered(vec![self.kept_row(checkpoint)], Completion::None);
+    }
+
+    /// The kept checkpoint after the entry `index`, also if it was kept a moment ago.
+    pub async fn kept_checkpoint(&self, index: u64) -> Result<Option<Checkpoint>, StorageError> {
+        self.written().await?;
+        let row = self.storage.reader().get(Table::State, keys::kept(self.replica, index)).await?;
+        row.map(|row| Checkpoint::from_row(&row)).transpose()
+    }
+
+    /// The kept checkpoint that lies furthest back: once the log was purged, the one to follow it from.
+    pub async fn oldest_kept_checkpoint(&self) -> Result<Option<Checkpoint>, StorageError> {
+        self.written().await?;
+        let keys = keys::kept(self.replica, 0)..keys::kept(self.replica, u64::MAX);
+        let limit = ScanLimit { rows: 1, bytes: 1 };
+        let rows = self.storage.reader().scan(Table::State, keys, limit, Direction::Forward).await?;
+        rows.first().map(|(_, row)| Checkpoint::from_row(row)).transpose()
+    }
+
+    /// Purges the log up to `upto`, and in the same write the checkpoints kept before it and, if the records before
+    /// `log_start` are all behind it, their index.
+    pub fn purge(&self, log: &RaftLog, upto: EntryId, log_start: Option<Offset>) -> PurgeOutcome {
+        let mut rows = vec![self.delete_kept(0, upto.index)];
+        if let Some(log_start) = log_start {
+            let keys = keys::segments(self.replica, 0..log_start.get());
+            rows.push(RowOp::DeleteRange { table: Table::Index, from: keys.start, to: keys.end });
+            self.lock().remove_to(log_start);
+        }
+        log.purge_and(upto, rows)
+    }
+
+    /// Whether the segment with the record at `offset` was removed, as far as this process knows.
+    pub(crate) fn is_removed(&self, offset: Offset) -> bool {
+        offset < self.lock().removed_to
+    }
+
+    /// Replaces the checkpoint by one from the leader, purges the log up to it, and removes the index of what lies
+    /// before it, atomically; returns once that is durable. In two steps, a crash between them would leave a state
+    /// ahead of its log, which looks exactly like a log that lost its end.
     pub async fn install_checkpoint(
         &self,
         log: &RaftLog,
@@ -64,10 +110,19 @@ impl StateStore {
     ) -> Result<PurgeOutcome, StorageError> {
         assert_eq!(log.replica(), self.replica, "a checkpoint and its log are one replica's");
         let row = self.checkpoint_row(checkpoint);
-        match checkpoint.last_applied {
-            Some(upto) => log.purge_with(upto, vec![row]).await,
-            None => self.storage.commit(vec![row]).await.map(|()| PurgeOutcome::Unchanged),
-        }
+        let Some(upto) = checkpoint.last_applied else {
+            return self.storage.commit(vec![row]).await.map(|()| PurgeOutcome::Unchanged);
+        };
+        // Whatever was applied here lies before it, and so does the index of it.
+        let index = keys::segments(self.replica, 0..u64::MAX);
+        let rows = vec![
+            row,
+            self.delete_kept(0, u64::MAX),
+            self.kept_row(checkpoint),
+            RowOp::DeleteRange { table: Table::Index, from: index.start, to: index.end },
+        ];
+        self.lock().remove_all();
+        log.purge_with(upto, rows).await
     }
 
     /// The checkpoint that was saved last, as far as it has been committed.
@@ -151,6 +206,24 @@ impl StateStore {
         RowOp::Put { table: Table::State, key: keys::checkpoint(self.replica), value: checkpoint.to_row() }
     }
 
+    fn kept_row(&self, checkpoint: &Checkpoint) -> RowOp {
+        let index = checkpoint.last_applied.expect("a kept checkpoint contains an entry").index;
+        RowOp::Put { table: Table::State, key: keys::kept(self.replica, index), value: checkpoint.to_row() }
+    }
+
+    fn delete_kept(&self, first: u64, end: u64) -> RowOp {
+        let (from, to) = (keys::kept(self.replica, first), keys::kept(self.replica, end));
+        RowOp::DeleteRange { table: Table::State, from, to }
+    }
+
+    /// Waits until all that was enqueued so far can be read.
+    async fn written(&self) -> Result<(), StorageError> {
+        let (done, written) = oneshot::channel();
+        // If the caller is gone there is nobody to tell.
+        self.storage.write_ordered(Vec::new(), Completion::call(move |result| drop(done.send(result))));
+        written.await.unwrap_or(Err(StorageError::Closed))
+    }
+
     async fn scan(
         &self,
         keys: std::ops::Range<Vec<u8>>,
@@ -173,6 +246,18 @@ impl StateStore {
 impl Recent {
     fn find(&self, offset: Offset) -> Option<IndexSegment> {
         self.segments.iter().rev().find(|segment| segment.offsets().contains(&offset)).copied()
+    }
+
+    fn remove_to(&mut self, offset: Offset) {
+        self.removed_to = self.removed_to.max(offset);
+        self.segments.retain(|segment| segment.end_offset > offset);
+    }
+
+    fn remove_all(&mut self) {
+        if let Some(last) = self.segments.back() {
+            self.removed_to = self.removed_to.max(last.end_offset);
+        }
+        self.segments.clear();
     }
 
     fn readable_up_to(&mut self, number: u64) {

@@ -3,8 +3,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::entry::EntryId;
+use crate::entry::{EntryId, EntryKind, LogEntry};
 use crate::sim::SimDisk;
+use crate::tail_cache::TailCacheLimits;
 
 const REPLICA: ReplicaId = ReplicaId::new(7);
 
@@ -105,15 +106,79 @@ async fn the_last_checkpoint_counts() {
     let storage = storage();
     let state = StateStore::new(&storage, REPLICA);
     assert_eq!(state.load_checkpoint().await.unwrap(), None);
-    let checkpoint = |index| Checkpoint {
-        last_applied: Some(EntryId { term: 1, leader: 2, index }),
-        membership: Bytes::from_static(b"m"),
-        machine: Bytes::from(vec![1; 100]),
-    };
     state.save_checkpoint(&checkpoint(1));
     state.save_checkpoint(&checkpoint(2));
     storage.commit(Vec::new()).await.unwrap();
     assert_eq!(state.load_checkpoint().await.unwrap(), Some(checkpoint(2)));
+}
+
+fn checkpoint(index: u64) -> Checkpoint {
+    Checkpoint {
+        last_applied: Some(EntryId { term: 1, leader: 2, index }),
+        membership: Bytes::from_static(b"m"),
+        machine: Bytes::from(vec![1; 100]),
+    }
+}
+
+async fn log_of(storage: &Storage, entries: u64) -> RaftLog {
+    let log = RaftLog::open(storage, REPLICA, TailCacheLimits::default()).await.unwrap();
+    let entry =
+        |index| LogEntry { id: EntryId { term: 1, leader: 2, index }, kind: EntryKind::Blank, body: Bytes::new() };
+    log.append((0..entries).map(entry).collect(), Completion::None);
+    log
+}
+
+async fn kept(state: &StateStore, indices: &[u64]) -> Vec<u64> {
+    let mut found = Vec::new();
+    for index in indices {
+        found.extend(state.kept_checkpoint(*index).await.unwrap().map(|found| found.last_applied.unwrap().index));
+    }
+    found
+}
+
+/// R4: the log is purged in one write with all that only the purged part needed, and the checkpoint to go on
+/// from was written before.
+#[tokio::test(start_paused = true)]
+async fn a_purge_takes_index_and_older_checkpoints_along() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    let log = log_of(&storage, 300).await;
+    state.put_segments((0..4).map(segment).collect());
+    for index in [63, 127, 191] {
+        state.keep_checkpoint(&checkpoint(index));
+    }
+    assert_eq!(state.oldest_kept_checkpoint().await.unwrap(), Some(checkpoint(63)), "readable at once");
+
+    let upto = checkpoint(127).last_applied.unwrap();
+    assert_eq!(state.purge(&log, upto, Some(Offset::new(20))), PurgeOutcome::Trimmed);
+    assert_eq!(kept(&state, &[63, 127, 191]).await, [127, 191]);
+    assert_eq!(found(&state, 19).await, None);
+    assert!(state.is_removed(Offset::new(19)) && !state.is_removed(Offset::new(20)));
+    assert_eq!(found(&state, 20).await, Some(20));
+
+    // So it is after a restart.
+    let reopened = StateStore::new(&storage, REPLICA);
+    assert_eq!(reopened.oldest_kept_checkpoint().await.unwrap(), Some(checkpoint(127)));
+    assert_eq!((found(&reopened, 19).await, found(&reopened, 20).await), (None, Some(20)));
+    let log = RaftLog::open(&storage, REPLICA, TailCacheLimits::default()).await.unwrap();
+    assert_eq!(log.bounds().purged, Some(upto));
+    // What has been purged is not purged again.
+    assert_eq!(reopened.purge(&log, upto, None), PurgeOutcome::Unchanged);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_from_the_leader_replaces_all_that_was_before_it() {
+    let storage = storage();
+    let state = StateStore::new(&storage, REPLICA);
+    let log = log_of(&storage, 100).await;
+    state.put_segments(vec![segment(0)]);
+    state.keep_checkpoint(&checkpoint(50));
+    let outcome = state.install_checkpoint(&log, &checkpoint(500)).await.unwrap();
+    assert_eq!(outcome, PurgeOutcome::BeyondEnd);
+    assert_eq!(kept(&state, &[50, 500]).await, [500]);
+    assert_eq!(state.load_checkpoint().await.unwrap(), Some(checkpoint(500)));
+    assert_eq!(found(&state, 5).await, None);
+    assert!(state.is_removed(Offset::new(5)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -49,7 +49,7 @@ impl Partition {
             EntryKind::Command => self.machine.apply(index, body).changes,
             EntryKind::Blank | EntryKind::Membership => self.machine.skip(index),
         };
-        self.state.put_segments(changes.into_iter().map(|Change::Segment(segment)| segment).collect());
+        self.state.put_segments(segments(changes));
     }
 
     fn append(&mut self, batch: &RecordBatch) {
@@ -90,6 +90,14 @@ impl Partition {
         }
         batches
     }
+}
+
+fn segments(changes: Vec<Change>) -> Vec<IndexSegment> {
+    let segment = |change| match change {
+        Change::Segment(segment) => Some(segment),
+        Change::Checkpoint => None,
+    };
+    changes.into_iter().filter_map(segment).collect()
 }
 
 fn batch(rng: &mut Rng, producer: Option<ProducerStamp>) -> RecordBatch {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{GroupLogs, Operations};
+use super::{GroupLogs, Operations, Read};
 use crate::history::{Action, History, Phase, Purpose};
 
 /// What a run set out to cover.
@@ -14,6 +14,8 @@ pub struct Expected {
     pub partitions: u32,
     /// Reads that must have found out what is left in the end.
     pub final_reads: usize,
+    /// Messages must have been trimmed.
+    pub trimmed: bool,
     /// Groups whose replicas must have been compared.
     pub groups: usize,
 }
@@ -55,6 +57,12 @@ pub(super) fn missing(
     if !operations.reads.iter().any(|read| read.purpose == Purpose::Tail && !read.seen.is_empty()) {
         missing.push("no reader that followed the log".to_owned());
     }
+    let begins_later = |read: &Read<'_>| {
+        (0..expected.partitions).any(|partition| read.log_start(partition, operations.keep_messages) > 0)
+    };
+    if expected.trimmed && !operations.reads.iter().any(|read| read.is_final() && begins_later(read)) {
+        missing.push("retention removed nothing".to_owned());
+    }
     let compared = disks.iter().filter(|group| group.replicas.len() > 1).count();
     if compared < expected.groups {
         missing.push(format!("replicas of {compared} groups were compared, not of {}", expected.groups));
@@ -83,7 +91,7 @@ mod tests {
     use crate::history::{Action, Phase, Purpose};
 
     fn expected() -> Expected {
-        Expected { faults: vec!["crash"], partitions: 1, final_reads: 1, groups: 0 }
+        Expected { faults: vec!["crash"], partitions: 1, trimmed: false, final_reads: 1, groups: 0 }
     }
 
     fn complete() -> Script {
@@ -114,6 +122,7 @@ mod tests {
         let more = Expected { faults: vec!["crash", "power"], ..expected() };
         assert_eq!(lacks(&complete(), &more), 1, "a fault that was asked for");
         assert_eq!(lacks(&complete(), &Expected { final_reads: 2, ..expected() }), 1);
+        assert_eq!(lacks(&complete(), &Expected { trimmed: true, ..expected() }), 1);
         assert_eq!(lacks(&complete(), &Expected { groups: 1, ..expected() }), 1);
         assert_eq!(lacks(&complete(), &Expected { partitions: 2, ..expected() }), 1);
     }

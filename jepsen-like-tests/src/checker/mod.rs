@@ -19,6 +19,7 @@ mod rolled_back;
 #[cfg(test)]
 mod script;
 mod stale;
+mod trimmed;
 mod unbroken;
 
 use std::fmt;
@@ -33,16 +34,17 @@ use crate::history::History;
 type Property = (&'static str, fn(&Operations<'_>) -> Vec<String>);
 
 /// Every property of a history.
-const PROPERTIES: [Property; 11] = [
+const PROPERTIES: [Property; 12] = [
     ("lost write: what was acknowledged is there in the end", lost::check),
     ("phantom read: what is read was sent", phantom::check),
     ("aborted read: what failed is never read", aborted::check),
     ("duplicate: a message has one place", duplicate::check),
     ("inconsistent offsets: a place has one message", consistent::check),
-    ("hole: a read from the beginning skips and repeats no offset", contiguous::check),
+    ("hole: a read from the log start skips and repeats no offset", contiguous::check),
     ("order: messages of one publisher keep their order within a partition", order::check),
     ("stale read: a read sees what was acknowledged before it began", stale::check),
     ("rollback: what was read stays", rolled_back::check),
+    ("trimmed too much: retention leaves what it promises", trimmed::check),
     ("unending: every request ends within its deadline", ended::check),
     ("stuck: partitions make progress once the faults are over", progress::check),
 ];

@@ -13,6 +13,8 @@ pub struct Operations<'a> {
     pub reads: Vec<Read<'a>>,
     /// Operations that began and never ended, described.
     pub unfinished: Vec<String>,
+    /// Newest messages that retention leaves each partition; `None`: nothing is ever removed.
+    pub keep_messages: Option<u64>,
     /// Position and time of the end of all faults.
     pub healed: Option<(usize, u64)>,
 }
@@ -61,6 +63,13 @@ pub struct Read<'a> {
 }
 
 impl Read<'_> {
+    /// Where the log of a partition began for this read: what lies before was trimmed, if anything may be.
+    #[must_use]
+    pub fn log_start(&self, partition: u32, keep_messages: Option<u64>) -> u64 {
+        let first = self.seen.iter().find(|seen| seen.partition == partition);
+        keep_messages.and(first).map_or(0, |first| first.offset)
+    }
+
     /// Whether it saw everything up to an end.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -81,6 +90,9 @@ impl<'a> Operations<'a> {
         let mut operations = Self::default();
         let mut open: BTreeMap<u64, usize> = BTreeMap::new();
         for (at, event) in history.events.iter().enumerate() {
+            if let Action::Create { keep_messages, .. } = event.action {
+                operations.keep_messages = keep_messages;
+            }
             if event.action == Action::Healed {
                 operations.healed = Some((at, event.at_ms));
             }

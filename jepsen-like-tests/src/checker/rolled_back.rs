@@ -1,4 +1,4 @@
-//! Nobody reads past the commit point: what any read saw is still there in the end.
+//! Nobody reads past the commit point: what any read saw is still there in the end, unless it was trimmed.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,9 @@ pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
     for last in operations.reads.iter().filter(|read| read.is_final()) {
         let left: BTreeSet<(u32, u64)> = last.seen.iter().map(|seen| (seen.partition, seen.offset)).collect();
         let earlier = operations.seen().filter(|(read, _)| !read.is_final());
-        let missing = earlier.filter(|(_, seen)| !left.contains(&(seen.partition, seen.offset)));
+        let start = |partition| last.log_start(partition, operations.keep_messages);
+        let missing = earlier
+            .filter(|(_, seen)| seen.offset >= start(seen.partition) && !left.contains(&(seen.partition, seen.offset)));
         gone.extend(missing.map(|(read, seen)| {
             format!(
                 "{} read {} at partition {} offset {}, where a final read finds nothing",

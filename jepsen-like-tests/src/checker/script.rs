@@ -16,6 +16,11 @@ impl Script {
         Self { recorder: Recorder::new(trace.clone()), trace }
     }
 
+    /// A topic with retention.
+    pub(super) fn keeping(self, messages: u64) -> Self {
+        self.remark(Action::Create { partitions: 1, keep_messages: Some(messages) })
+    }
+
     /// A publish to partition 0 that begins and ends.
     pub(super) fn publish(self, process: &str, message: &str, phase: Phase, offset: Option<u64>) -> Self {
         let action = |offset| Action::Publish { message: message.to_owned(), partition: 0, offset, why: String::new() };

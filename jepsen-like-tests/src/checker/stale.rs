@@ -1,4 +1,4 @@
-//! A read to the end sees everything that was acknowledged before it began.
+//! A read to the end sees everything that was acknowledged before it began, and was not trimmed.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,8 @@ pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
         let seen: BTreeSet<(u32, u64)> = read.seen.iter().map(|seen| (seen.partition, seen.offset)).collect();
         for (message, publish, offset) in operations.acknowledged() {
             let before = publish.end.is_some_and(|end| end.at < read.began);
-            if before && !seen.contains(&(publish.partition, offset)) {
+            let trimmed = offset < read.log_start(publish.partition, operations.keep_messages);
+            if before && !trimmed && !seen.contains(&(publish.partition, offset)) {
                 stale.push(format!(
                     "{} began to read after {message} was acknowledged at partition {} offset {offset}, and did not see it",
                     read.process, publish.partition

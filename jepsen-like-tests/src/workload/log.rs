@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use quorate_client::{ClientError, Compression, Message, NodeId, PublishError, Publisher, ReceivedMessage, TopicSpec};
+use quorate_client::{
+    ClientError, Compression, Message, NodeId, PublishError, Publisher, ReceivedMessage, Retention, TopicSpec,
+};
 use tokio::sync::Semaphore;
 
 use super::{Course, Stage};
@@ -29,19 +31,20 @@ const FINAL_PATIENCE: Duration = Duration::from_secs(20);
 const TRANSFER_ATTEMPTS: usize = 5;
 
 /// Creates the topic, and lets the faults begin.
-pub async fn set_up(course: Course) {
-    let action = || Action::Create { partitions: PARTITIONS };
+pub async fn set_up(course: Course, keep_messages: Option<u64>) {
+    let action = || Action::Create { partitions: PARTITIONS, keep_messages };
     let op = course.recorder().invoke("setup", action());
     // Until all nodes have registered, the default of three replicas is refused.
-    while create().await.is_err() {
+    while create(keep_messages).await.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     course.recorder().end(&op, Phase::Ok, action());
     course.enter(Stage::Faults);
 }
 
-async fn create() -> Result<(), ClientError> {
-    let spec = TopicSpec { partitions: Some(PARTITIONS), ..TopicSpec::named(TOPIC) };
+async fn create(keep_messages: Option<u64>) -> Result<(), ClientError> {
+    let retention = keep_messages.map(|messages| Retention { messages: Some(messages), ..Retention::default() });
+    let spec = TopicSpec { partitions: Some(PARTITIONS), retention, ..TopicSpec::named(TOPIC) };
     let created = client()?.topics().create(spec).await?;
     // The nodes have only just started: a topic made now must not make do with those that have registered.
     assert_eq!(created.topic.replication_factor as usize, NODES.len(), "{:?}", created.warnings);

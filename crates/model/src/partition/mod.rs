@@ -6,12 +6,14 @@
 mod producers;
 mod rejected;
 mod segment;
+mod stretches;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use rejected::AppendRejected;
 pub use segment::IndexSegment;
+pub use stretches::{Retained, Stretch, Stretches};
 
 use crate::batch::{BatchHeader, RecordBatch};
 use crate::codec::{self, CodecError};
@@ -21,6 +23,7 @@ use crate::limits::CHECKPOINT_BYTES_MAX;
 use crate::machine::{Applied, Change, Effect};
 use crate::reply::Reply;
 use producers::{Producers, Verdict};
+use stretches::Times;
 
 const CHECKPOINT_VERSION: u8 = 1;
 
@@ -41,13 +44,15 @@ pub struct PartitionMachine {
     partition: PartitionId,
     /// Log index of the last entry seen; `None` before the first.
     last_index: Option<u64>,
-    log_start: Offset,
     next_offset: Offset,
-    /// Bytes of all accepted batches from `log_start` on.
-    bytes: u64,
+    /// Bytes of all accepted batches, those that were trimmed included.
+    appended_bytes: u64,
     /// The end of the offset index, not yet a row.
     open_segment: IndexSegment,
     producers: Producers,
+    stretches: Stretches,
+    /// Of the batches behind the last mark; `None` if there are none.
+    open_times: Option<Times>,
 }
 
 impl PartitionMachine {
@@ -56,11 +61,12 @@ impl PartitionMachine {
         Self {
             partition,
             last_index: None,
-            log_start: Offset::ZERO,
             next_offset: Offset::ZERO,
-            bytes: 0,
+            appended_bytes: 0,
             open_segment: IndexSegment::empty(0, Offset::ZERO),
             producers: Producers::default(),
+            stretches: Stretches::default(),
+            open_times: None,
         }
     }
 
@@ -71,7 +77,7 @@ impl PartitionMachine {
 
     /// The oldest offset that is kept.
     pub fn log_start(&self) -> Offset {
-        self.log_start
+        self.stretches.log_start()
     }
 
     /// The offset that the next record will get.
@@ -81,7 +87,17 @@ impl PartitionMachine {
 
     /// Bytes of all batches that are kept.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.appended_bytes.saturating_sub(self.stretches.removed_bytes())
+    }
+
+    /// What retention decides by.
+    pub fn retained(&self) -> Retained<'_> {
+        Retained {
+            stretches: &self.stretches,
+            end: self.next_offset,
+            appended_bytes: self.appended_bytes,
+            open_since_ms: self.open_times.map(|times| times.oldest_ms),
+        }
     }
 
     /// The part of the offset index that hasn't become a row yet.
@@ -101,8 +117,22 @@ impl PartitionMachine {
 
     /// Applies the command at `index`; see [`crate::machine::Machine::apply`].
     pub fn apply(&mut self, index: u64, command: PartitionCommand) -> Applied {
-        // Retention will need the time; whether an append is accepted never depends on a clock.
-        let PartitionCommand::Append { time_ms: _, batch } = command;
+        match command {
+            PartitionCommand::Append { time_ms, batch } => self.apply_append(index, time_ms, batch),
+            PartitionCommand::TrimTo { offset } => {
+                let changes = self.skip(index);
+                self.stretches.trim_to(offset);
+                self.log_start_reply(changes)
+            }
+            PartitionCommand::Mark => {
+                let changes = self.mark(index);
+                self.log_start_reply(changes)
+            }
+        }
+    }
+
+    /// Whether the append is accepted never depends on the time: only retention looks at it.
+    fn apply_append(&mut self, index: u64, time_ms: u64, batch: Bytes) -> Applied {
         let before = self.next_offset;
         let judged = RecordBatch::trusted(batch)
             .map_err(AppendRejected::Malformed)
@@ -120,9 +150,32 @@ impl PartitionMachine {
         };
         let mut effects = Vec::new();
         if self.next_offset > before {
+            self.open_times = Some(Times::with(self.open_times, time_ms));
             effects.push(Effect::RecordsAvailable { end: self.next_offset });
         }
         Applied { reply: Reply::Partition(outcome), changes, effects }
+    }
+
+    /// Ends a stretch here. The offset index begins a new segment too, so that a segment is kept or removed whole.
+    fn mark(&mut self, index: u64) -> Vec<Change> {
+        let mut changes = self.skip(index);
+        let Some(times) = self.open_times else { return changes };
+        let stretch = Stretch {
+            last_index: index,
+            end: self.next_offset,
+            end_bytes: self.appended_bytes,
+            newest_ms: times.newest_ms,
+        };
+        if self.stretches.mark(stretch) {
+            self.open_times = None;
+            changes.extend(self.close_segment(index + 1));
+            changes.push(Change::Checkpoint);
+        }
+        changes
+    }
+
+    fn log_start_reply(&self, changes: Vec<Change>) -> Applied {
+        Applied { reply: Reply::LogStart(self.log_start()), changes, effects: Vec::new() }
     }
 
     /// Passes over the entry at `index`; see [`crate::machine::Machine::skip`].
@@ -174,7 +227,7 @@ impl PartitionMachine {
         let mut changes = self.begin_entry(index);
         self.open_segment.push_accepted(index, end, header.max_timestamp_ms, bytes);
         self.next_offset = end;
-        self.bytes += bytes;
+        self.appended_bytes += bytes;
         changes.extend(self.close_full_segment());
         let appended = Appended { base_offset, count: header.count, duplicate: false };
         (appended, changes)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use quorate_model::{
-    Applied, Change, Codec, Effect, IndexSegment, Machine, MachineKind, MetaCommand, MetaReply, NodeId,
+    Applied, Change, Codec, Effect, IndexSegment, Machine, MachineKind, MetaCommand, MetaReply, NodeId, Offset,
     PartitionCommand, PartitionId, ProducerId, ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, TopicId,
     TopicName, TopicState,
 };
@@ -65,6 +65,11 @@ impl World {
                 self.apply_partition(&PartitionCommand::Append { time_ms: 0, batch }.encode())
             }
             "blank" => self.blank(line.number("entries").unwrap_or(1)),
+            "mark" => self.apply_partition(&PartitionCommand::Mark.encode()),
+            "trim" => {
+                let offset = Offset::new(line.number("to").unwrap());
+                self.apply_partition(&PartitionCommand::TrimTo { offset }.encode())
+            }
             "restart" => self.restart(),
             "partition" => self.show_partition(),
             "index" => self.show_index(),
@@ -138,7 +143,8 @@ impl World {
 
     fn show_partition(&self) -> String {
         let machine = self.partition.as_partition().unwrap();
-        format!("offsets {}..{}, {} producers\n", machine.log_start(), machine.next_offset(), machine.producer_count())
+        let (start, end, bytes) = (machine.log_start(), machine.next_offset(), machine.bytes());
+        format!("offsets {start}..{end}, {bytes} bytes, {} producers\n", machine.producer_count())
     }
 
     fn show_index(&self) -> String {
@@ -178,6 +184,7 @@ impl World {
             Reply::Partition(Err(rejected)) => format!("{}: {rejected}\n", rejected.reason()),
             Reply::Meta(Ok(reply)) => meta_reply(&reply),
             Reply::Meta(Err(rejected)) => format!("{}: {rejected}\n", rejected.reason()),
+            Reply::LogStart(offset) => format!("log starts at {offset}\n"),
             Reply::Refused(why) => format!("refused: {why}\n"),
         };
         self.keep(&applied.changes, &mut out);
@@ -191,9 +198,14 @@ impl World {
     }
 
     fn keep(&mut self, changes: &[Change], out: &mut String) {
-        for Change::Segment(segment) in changes {
-            writeln!(out, "segment {}", segment_text(segment)).unwrap();
-            self.segments.push(*segment);
+        for change in changes {
+            match change {
+                Change::Segment(segment) => {
+                    writeln!(out, "segment {}", segment_text(segment)).unwrap();
+                    self.segments.push(*segment);
+                }
+                Change::Checkpoint => out.push_str("checkpoint\n"),
+            }
         }
     }
 }

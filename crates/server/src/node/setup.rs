@@ -28,6 +28,7 @@ use crate::readiness::{READY_SERVICE, Readiness};
 use crate::reads::Reads;
 use crate::reconcile::{self, Reconciler};
 use crate::registration::{self, Registrant};
+use crate::retention::Retainer;
 use crate::router::Router;
 
 /// Sets up a node, step by step; a failure takes down what the earlier steps set up.
@@ -108,6 +109,8 @@ async fn start_on(
         }
         .run(),
     );
+    let env = Arc::clone(&front.env);
+    parts.background(Retainer { groups: groups.clone(), map: front.map.watch(), env }.run());
     parts.background(hearsay::listen(Arc::clone(&front), parts.tasks.clone()));
     let probe = Probe {
         metrics: Arc::clone(&front.metrics),

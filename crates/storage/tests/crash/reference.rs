@@ -53,6 +53,7 @@ impl Reference {
             Op::InstallCheckpoint(checkpoint) => {
                 if let Some(upto) = checkpoint.last_applied {
                     self.purge(upto);
+                    self.segments.clear();
                 }
                 self.checkpoint = Some(checkpoint);
             }
