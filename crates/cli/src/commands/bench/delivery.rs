@@ -167,7 +167,7 @@ impl E2eBench {
 }
 
 /// The first bytes of the text replaced by the run and by when the message was due.
-fn stamped(due: Instant, text: Bytes) -> Bytes {
+fn stamped(due: Instant, text: &Bytes) -> Bytes {
     let nanos = due.saturating_duration_since(*EPOCH).as_nanos();
     let mut payload = BytesMut::with_capacity(text.len());
     payload.put_u64(*RUN);
@@ -204,7 +204,7 @@ mod tests {
     fn the_time_in_a_payload_is_read_back_and_foreign_messages_are_told_apart() {
         LazyLock::force(&EPOCH);
         let now = Instant::now();
-        let payload = stamped(now, Bytes::from(vec![b'x'; 20]));
+        let payload = stamped(now, &Bytes::from(vec![b'x'; 20]));
         assert_eq!(payload.len(), 20);
         assert_eq!(due(&payload), Some(now));
         let mut foreign = payload.to_vec();

@@ -53,7 +53,7 @@ struct Shared {
 }
 
 /// Makes a payload out of when the message was due and of the text that it would have been.
-pub(super) type Stamp = fn(Instant, Bytes) -> Bytes;
+pub(super) type Stamp = fn(Instant, &Bytes) -> Bytes;
 
 /// Starts the publishers. They end by themselves, or soon after `stop` is set.
 pub(super) async fn start(
@@ -186,7 +186,7 @@ impl Lane {
         let length = usize::try_from(sent.bytes).unwrap_or(usize::MAX);
         let offset = fastrand::usize(..TEXT_MARGIN);
         let text = shared.text.slice(offset..offset + length);
-        let message = Message::new(shared.stamp.map_or_else(|| text.clone(), |stamp| stamp(sent.since, text.clone())));
+        let message = Message::new(shared.stamp.map_or_else(|| text.clone(), |stamp| stamp(sent.since, &text)));
         match shared.load.keys {
             Some(keys) => message.ordering_key(format!("key-{}", self.turn_number() % keys)),
             None => message,
