@@ -1,9 +1,27 @@
-//! Micro-benchmarks of the parts that every message passes. Run `cargo bench -p quorate-benches`.
+//! Measurements, of parts and of whole clusters. Compare figures of one run on one machine only: as ratios,
+//! before and after a change.
 //!
-//! Compare figures of one run on one machine only: as ratios, before and after a change.
+//! Micro-benchmarks of the parts that every message passes; run `cargo bench -p quorate-benches`:
+//! - `model`: record batch, encodings, partition machine, placement
+//! - `storage`: group commit on RocksDB, with the fsync that an acknowledgement waits for
+//! - `engine`: rows of the database below it
 //!
-//! - `model`: record batch, partition machine, placement.
-//! - `storage`: group commit on RocksDB, with the fsync that an acknowledgement waits for.
+//! Clusters of processes; run `cargo xtask bench`:
+//! - [`failover`]: how long publishing stops when nodes die, freeze, or are restarted
+//! - [`idle`]: what an unused cluster costs
+//! - [`sweep`]: throughput and latency against one thing that grows; with plots
+//! - [`cluster`], [`usage`], [`figures`]: the processes, what they use, and how figures are printed
+//!
+//! The same load on other brokers is in `peers/`, a workspace of its own.
+
+pub mod cluster;
+pub mod failover;
+pub mod failure;
+pub mod figures;
+pub mod idle;
+mod plot;
+pub mod sweep;
+pub mod usage;
 
 use bytes::Bytes;
 use quorate_model::{

@@ -1,5 +1,6 @@
 //! The command line as a whole: options that every command has, and the commands.
 
+use crate::commands::bench::BenchCommand;
 use crate::commands::cluster::ClusterCommand;
 use crate::commands::completion::Completion;
 use crate::commands::context::ContextCommand;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     /// The cluster: its nodes, its partitions, its health
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Load a cluster and measure it: throughput, latency, errors
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// What a reason in an error means, and what to do about it
     Explain(Explain),
     /// Contexts: which cluster commands talk to

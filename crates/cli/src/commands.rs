@@ -1,5 +1,6 @@
 //! The commands, one file per noun.
 
+pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod context;

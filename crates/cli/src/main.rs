@@ -54,6 +54,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Publish(publish) => block_on(publish.run(&arguments.connect, output)),
         Command::Read(read) => block_on(read.run(&arguments.connect, output)),
         Command::Cluster(cluster) => block_on(cluster.run(&arguments.connect, output)),
+        Command::Bench(bench) => block_on(bench.run(&arguments.connect, output)),
     }
 }
 

@@ -16,7 +16,7 @@ use support::{Cluster, User};
 fn help_and_version_are_printed_without_a_cluster() {
     let user = User::new();
     let help = user.run(&["--help"]).ok().text();
-    for command in ["dev", "server", "topic", "pub", "read", "cluster", "explain", "context", "completion"] {
+    for command in ["dev", "server", "topic", "pub", "read", "cluster", "bench", "explain", "context", "completion"] {
         assert!(help.contains(command), "{command} in:\n{help}");
         assert!(!user.run(&[command, "--help"]).ok().text().is_empty());
     }

@@ -1,5 +1,6 @@
 //! All automation of the repository, in Rust: `cargo xtask <task>`.
 //!
+//! - [`bench`]: measurements of whole clusters
 //! - [`setup`]: what the machine must have, and the environment in which cargo runs
 //! - [`tasks`]: the tasks themselves, as lists of steps
 //! - [`steps`]: how a step is announced, timed and reported
@@ -8,6 +9,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod setup;
 mod steps;
 mod tasks;
@@ -32,6 +34,8 @@ enum Task {
     },
     /// Set up, build, and run every test of the workspace
     Test,
+    /// Measure clusters of processes on this machine
+    Bench(bench::Bench),
     /// Check everything that can be checked without running tests; writes nothing
     Verify,
     /// Write what `verify` would complain about and a machine can mend
@@ -43,6 +47,7 @@ fn main() -> ExitCode {
         Task::Setup => tasks::set_up(),
         Task::Dev { arguments } => tasks::dev(&arguments),
         Task::Test => tasks::test(),
+        Task::Bench(bench) => bench.run(),
         Task::Verify => tasks::verify(),
         Task::Fix => tasks::fix(),
     };

@@ -46,7 +46,12 @@ impl Workshop {
 
     /// The `quorate` binary that `cargo build` makes.
     pub(crate) fn quorate(&self) -> PathBuf {
-        self.target.join("debug").join("quorate")
+        self.built("debug", "quorate")
+    }
+
+    /// A binary of a folder that is named after its profile, whether it was built or not.
+    pub(crate) fn built(&self, profile: &str, name: &str) -> PathBuf {
+        self.target.join(profile).join(name)
     }
 }
 

@@ -50,10 +50,20 @@ pub(crate) struct Publish {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Codec {
+pub(crate) enum Codec {
     None,
     Lz4,
     Zstd,
+}
+
+impl Codec {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Codec::None => "none",
+            Codec::Lz4 => "lz4",
+            Codec::Zstd => "zstd",
+        }
+    }
 }
 
 impl From<Codec> for Compression {

@@ -98,4 +98,6 @@ pub struct Totals {
     pub failed: u64,
     /// Published or not, nobody can tell.
     pub unknown: u64,
+    /// Batches sent again after a refusal or a lost answer, each time counted.
+    pub repeated_batches: u64,
 }

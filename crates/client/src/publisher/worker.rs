@@ -325,7 +325,10 @@ impl Worker {
     fn perform(&mut self, partition: u32, effects: Vec<Effect<Ticket>>) {
         for effect in effects {
             match effect {
-                Effect::Transmit { batch, attempt } => self.transmit(partition, batch, attempt),
+                Effect::Transmit { batch, attempt } => {
+                    self.totals.repeated_batches += u64::from(attempt > 1);
+                    self.transmit(partition, batch, attempt);
+                }
                 Effect::Resolve { tickets, outcome } => self.resolve(partition, tickets, &outcome),
                 Effect::Silence => self.end_silence(partition),
             }

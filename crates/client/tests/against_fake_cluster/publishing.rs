@@ -52,6 +52,7 @@ async fn messages_go_straight_to_their_leaders() {
     assert!(cluster.served().direct > 0);
     let totals = publisher.close().await;
     assert_eq!((totals.accepted, totals.published, totals.failed, totals.unknown), (1000, 1000, 0, 0));
+    assert_eq!(totals.repeated_batches, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,6 +105,8 @@ async fn refusals_that_pass_are_not_seen_by_the_caller() {
     cluster.fail_next(&faults.map(Fault::Refuse));
     let published = publish_all(&publisher, 0..200).await;
     assert_exact(&cluster, 1, &published);
+    let repeated = publisher.close().await.repeated_batches;
+    assert!(repeated >= faults.len() as u64, "each refusal makes a batch go again: {repeated}");
 }
 
 #[tokio::test(start_paused = true)]

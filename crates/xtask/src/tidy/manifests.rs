@@ -4,7 +4,7 @@ use toml::{Table, Value};
 
 /// A crate and the crates of this workspace that it may depend on. What is not listed is forbidden;
 /// a new crate needs a row.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("quorate-model", &[]),
     ("quorate-proto", &[]),
     ("quorate-storage", &["quorate-model"]),
@@ -15,6 +15,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     // The harness and the benchmarks build the simulated outside world, which lives below the server.
     ("quorate-jepsen", &["quorate-client", "quorate-server", "quorate-model", "quorate-consensus", "quorate-storage"]),
     ("quorate-benches", &["quorate-client", "quorate-server", "quorate-model", "quorate-consensus", "quorate-storage"]),
+    ("quorate-peers", &["quorate-benches", "quorate-client"]),
     ("quorate-model-fuzz", &["quorate-model"]),
     ("xtask", &[]),
 ];
