@@ -7,6 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use fastrand::Rng;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use quorate_storage::{Checkpoint, Completion, StateStore};
 
 use crate::journal::{self, KEPT, Promises, REPLICAS, entry, id, next_index, verify, vote};
@@ -49,6 +52,15 @@ impl Writer {
             .spawn()
             .unwrap();
         Writer { process }
+    }
+
+    /// Stops all its threads where they are, as a power loss would; only then is everything it says true for sure: one that
+    /// still runs when ext4 is shut down under it may be told that a sync succeeded that never happened.
+    pub(crate) fn freeze(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.process.id()).unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
     }
 
     /// Kills it and takes what it said into `promises`; the answer is how much that was.

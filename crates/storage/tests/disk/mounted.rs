@@ -70,6 +70,7 @@ async fn a_power_cut_takes_nothing_acknowledged() {
     for life in 0..6 {
         let writer = Writer::start(&disk.path());
         thread::sleep(Duration::from_millis(rng.u64(50..500)));
+        writer.freeze();
         if !run(Command::new("python3").args(["-c", CUT]).arg(disk.path())) {
             writer.kill(&mut promises);
             println!("skipped: needs python3 and ext4's shutdown");
