@@ -21,11 +21,11 @@ use openraft::raft::AppendEntriesRequest;
 use openraft::vote::RaftLeaderId;
 use quorate_model::{Command as ModelCommand, Machine, MachineKind, Offset, PartitionCommand};
 
-use crate::{DetectionSettings, RaftGroup};
 use crate::apply::StateMachine;
 use crate::cluster_tests::{Cluster, NODES, PARTITION, PATIENCE, append, replica_of, wait_until_end};
 use crate::retention_tests::ask;
 use crate::types::{Command, Entry, LogId, Raft, Snapshot, SnapshotMeta, StoredMembership, Types, Vote};
+use crate::{DetectionSettings, RaftGroup};
 
 type LeaderId = openraft::alias::LeaderIdOf<Types>;
 

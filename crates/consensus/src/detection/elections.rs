@@ -56,10 +56,9 @@ impl Elections {
     /// What a replica now says of its leader; also how a group becomes known.
     pub(super) fn leader_is(&mut self, group: GroupId, nodes: &[u64], leader: Option<u64>) {
         let known = self.groups.entry(group).or_insert_with(|| Group { nodes: nodes.to_vec(), leader: None });
-        if let Some(before) = std::mem::replace(&mut known.leader, leader) {
-            if let Some(led) = self.led_by.get_mut(&before) {
-                led.remove(&group);
-            }
+        let before = std::mem::replace(&mut known.leader, leader);
+        if let Some(led) = before.and_then(|before| self.led_by.get_mut(&before)) {
+            led.remove(&group);
         }
         if let Some(leader) = leader {
             self.led_by.entry(leader).or_default().insert(group);
