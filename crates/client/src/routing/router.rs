@@ -38,11 +38,21 @@ pub(crate) struct Route {
     pub(crate) leadership: Leadership,
 }
 
+/// Nodes whose maps are followed at the same time: if one stands still, the other tells who took over.
+const HOMES: usize = 2;
+
 #[derive(Default)]
-struct Home {
-    address: Option<Arc<str>>,
+struct Homes {
+    /// At most [`HOMES`], each kept by its watcher.
+    taken: Vec<Home>,
     /// Why the last one was lost.
     lost: Option<ClientError>,
+}
+
+struct Home {
+    address: Arc<str>,
+    /// It has sent its map.
+    settled: bool,
 }
 
 /// The one cluster map of a client, and the connections to the nodes in it.
@@ -51,11 +61,10 @@ pub(crate) struct Router {
     links: Links,
     /// Addresses that the caller gave: always worth a try, whatever the map says.
     bootstrap: Vec<Arc<str>>,
-    /// The node whose map is followed; kept by the watcher.
-    home: Mutex<Home>,
+    homes: Mutex<Homes>,
     stale: Arc<Notify>,
     retry: RetrySettings,
-    _ends_watcher: DropGuard,
+    _ends_watchers: DropGuard,
 }
 
 impl Router {
@@ -67,13 +76,16 @@ impl Router {
             view: watch::Sender::new(Arc::default()),
             links,
             bootstrap,
-            home: Mutex::default(),
+            homes: Mutex::default(),
             stale: Arc::clone(&stale),
             retry,
-            _ends_watcher: stop.clone().drop_guard(),
+            _ends_watchers: stop.clone().drop_guard(),
         });
-        let watcher = Watcher::new(Arc::downgrade(&router), retry, router.links.changes(), stale);
-        tokio::spawn(stop.run_until_cancelled_owned(watcher.run()));
+        for _ in 0..HOMES {
+            let links = router.links.changes();
+            let watcher = Watcher::new(Arc::downgrade(&router), retry, links, Arc::clone(&stale));
+            tokio::spawn(stop.clone().run_until_cancelled_owned(watcher.run()));
+        }
         router
     }
 
@@ -183,7 +195,7 @@ impl Router {
     pub(crate) fn nothing_reachable(&self) -> ClientError {
         let down = self.links.describe_down();
         // A node that can be reached but won't tell the map says why.
-        let lost = self.home().lost.clone().filter(|error| down.is_empty() || !error.retryable());
+        let lost = self.homes().lost.clone().filter(|error| down.is_empty() || !error.retryable());
         let unreachable =
             || ClientError::new(Cause::Unreachable, format!("no node of the cluster can be reached: {down}"));
         lost.unwrap_or_else(unreachable)
@@ -205,16 +217,8 @@ impl Router {
         outcome
     }
 
-    pub(super) fn set_home(&self, address: Option<Arc<str>>) {
-        self.home().address = address;
-    }
-
-    pub(super) fn lose_home(&self, error: ClientError) {
-        *self.home() = Home { address: None, lost: Some(error) };
-    }
-
-    /// A connection for the watcher: `last` only if there is no other.
-    pub(super) fn next_home(&self, last: Option<&Arc<str>>) -> Option<Connection> {
+    /// A node for a watcher to follow, which is its own until it leaves it; `last` only if there is no other.
+    pub(super) fn take_home(&self, last: Option<&Arc<str>>) -> Option<Connection> {
         let view = self.view();
         let candidates = self.addresses(&view);
         let after_last =
@@ -222,11 +226,26 @@ impl Router {
         let (before, after) = candidates.split_at(after_last);
         // All candidates are asked about before choosing, because asking is what dials them.
         let up = after.iter().chain(before).filter_map(|address| self.links.connection(address)).collect::<Vec<_>>();
-        up.into_iter().next()
+        let mut homes = self.homes();
+        let home = up.into_iter().find(|candidate| homes.taken.iter().all(|home| home.address != candidate.address))?;
+        homes.taken.push(Home { address: Arc::clone(&home.address), settled: false });
+        Some(home)
+    }
+
+    pub(super) fn settle_home(&self, address: &str) {
+        if let Some(home) = self.homes().taken.iter_mut().find(|home| *home.address == *address) {
+            home.settled = true;
+        }
+    }
+
+    pub(super) fn leave_home(&self, address: &str, why: Option<ClientError>) {
+        let mut homes = self.homes();
+        homes.taken.retain(|home| *home.address != *address);
+        homes.lost = why;
     }
 
     fn choose(&self, view: &ClusterView, leader: Option<&str>, leadership: Leadership) -> Option<Route> {
-        let home = self.home().address.clone();
+        let home = self.homes().taken.iter().find(|home| home.settled).map(|home| Arc::clone(&home.address));
         let ways = Ways { leader, home: home.as_deref(), others: &self.addresses(view) };
         let (address, mode) = match ways.choose(|address| self.links.is_up(address))? {
             Way::Direct(address) => (address, RoutingMode::Direct),
@@ -246,8 +265,8 @@ impl Router {
         self.bootstrap.iter().any(|candidate| **candidate == *address)
     }
 
-    fn home(&self) -> MutexGuard<'_, Home> {
-        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    fn homes(&self) -> MutexGuard<'_, Homes> {
+        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn update_view(&self, update: impl FnOnce(&ClusterView) -> Option<ClusterView>) {

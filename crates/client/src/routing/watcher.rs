@@ -1,4 +1,4 @@
-//! [`Watcher`]: keeps a `WatchCluster` stream open to one reachable node, the client's home.
+//! [`Watcher`]: keeps a `WatchCluster` stream open to one reachable node, a home of the client.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Watcher {
     pub(super) async fn run(mut self) {
         loop {
             self.links.mark_unchanged();
-            let Some(home) = self.router.upgrade().map(|router| router.next_home(self.last.as_ref())) else { return };
+            let Some(home) = self.router.upgrade().map(|router| router.take_home(self.last.as_ref())) else { return };
             let Some(home) = home else {
                 if self.links.changed().await.is_err() {
                     return;
@@ -53,12 +53,9 @@ impl Watcher {
             self.last = Some(Arc::clone(&home.address));
             let ended = self.follow(&home).await;
             let Some(router) = self.router.upgrade() else { return };
-            let Err(error) = ended else {
-                router.set_home(None);
-                continue;
-            };
-            router.lose_home(error.clone());
-            debug!(?home, %error, "lost the source of the cluster map");
+            router.leave_home(&home.address, ended.as_ref().err().cloned());
+            let Err(error) = ended else { continue };
+            debug!(?home, %error, "lost a source of the cluster map");
             if error.is_transport() {
                 router.suspect(&home);
             }
@@ -85,7 +82,7 @@ impl Watcher {
             let answer = answer.ok_or_else(|| ClientError::known(Reason::Draining, "the node ended the watch"))?;
             let (Some(map), Some(router)) = (answer.cluster, self.router.upgrade()) else { continue };
             router.merge(map).inspect_err(|error| warn!(?home, %error, "node of another cluster"))?;
-            router.set_home(Some(Arc::clone(&home.address)));
+            router.settle_home(&home.address);
             self.backoff.reset();
         }
     }

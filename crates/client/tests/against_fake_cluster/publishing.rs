@@ -87,6 +87,21 @@ async fn killed_leaders_cost_neither_a_message_nor_a_copy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_stands_still_is_left_as_soon_as_another_is_elected() {
+    for frozen in 1..=3 {
+        let cluster = FakeCluster::start(3, 3);
+        let publisher = cluster.client(&[1]).publisher(TOPIC).build().await.unwrap();
+        let mut published = publish_all(&publisher, 0..100).await;
+        cluster.freeze(frozen);
+        let began = tokio::time::Instant::now();
+        published.extend(publish_all(&publisher, 100..200).await);
+        // Not when the ping of its connection is found to be unanswered, 2.5 s later.
+        assert!(began.elapsed() < Duration::from_millis(100), "node {frozen}: {:?}", began.elapsed());
+        assert_exact(&cluster, 3, &published);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_found_again_as_a_duplicate() {
     let cluster = FakeCluster::start(1, 1);
     let publisher = cluster.client(&[1]).publisher(TOPIC).build().await.unwrap();

@@ -52,6 +52,8 @@ struct State {
     /// While set, the maps that nodes hand out keep saying this about leaders.
     stale_leaders: Option<Vec<(u64, u64)>>,
     connections: BTreeMap<u64, CancellationToken>,
+    /// Cancelled for nodes whose connections stand, but carry nothing.
+    frozen: BTreeMap<u64, CancellationToken>,
     faults: VecDeque<Fault>,
     served: Served,
     /// Nodes that answered reads by themselves, in turn.
@@ -92,6 +94,7 @@ impl FakeCluster {
             reachable: (1..=nodes).collect(),
             stale_leaders: None,
             connections: (1..=nodes).map(|node| (node, CancellationToken::new())).collect(),
+            frozen: (1..=nodes).map(|node| (node, CancellationToken::new())).collect(),
             faults: VecDeque::new(),
             served: Served::default(),
             local_reads: Vec::new(),
@@ -122,9 +125,20 @@ impl FakeCluster {
 
     /// The node stops, and its connections break. Partitions that it led get the next running node as leader.
     pub(crate) fn kill(&self, node: u64) {
+        let broken = self.state().connections.remove(&node).unwrap();
+        broken.cancel();
+        self.lose(node);
+    }
+
+    /// The node stands still: its connections stand, and carry nothing any more. What it led moves as in `kill`.
+    pub(crate) fn freeze(&self, node: u64) {
+        self.state().frozen[&node].cancel();
+        self.lose(node);
+    }
+
+    fn lose(&self, node: u64) {
         let mut state = self.state();
         state.up.remove(&node);
-        state.connections.remove(&node).unwrap().cancel();
         let heir = *state.up.first().unwrap();
         for partition in state.partitions.iter_mut().filter(|partition| partition.leader == node) {
             partition.leader = heir;
@@ -195,9 +209,13 @@ impl FakeCluster {
         }
         let (client, mut near) = tokio::io::duplex(1 << 16);
         let (mut far, server) = tokio::io::duplex(1 << 16);
-        let broken = state.connections[&node].clone();
+        let (broken, frozen) = (state.connections[&node].clone(), state.frozen[&node].clone());
         tokio::spawn(async move {
-            let _ = broken.run_until_cancelled(tokio::io::copy_bidirectional(&mut near, &mut far)).await;
+            tokio::select! {
+                () = broken.cancelled() => {}
+                () = frozen.cancelled() => broken.cancelled().await,
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            }
         });
         self.0.doors[&node].send(server).map_err(io::Error::other)?;
         Ok(Box::new(client))
