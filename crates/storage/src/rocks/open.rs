@@ -1,8 +1,10 @@
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use nix::fcntl::OFlag;
 use rocksdb::{Cache, DB, WriteOptions};
 
 use super::Families;
@@ -38,7 +40,8 @@ pub(crate) fn open(dir: &Path, options: &RocksOptions) -> Result<RocksParts, Ope
 
     let cache = Cache::new_lru_cache(options.memory());
     let families = column_families(options, &cache);
-    let db = DB::open_cf_descriptors(&database_options(options, &cache), &database, families)
+    let direct_io = takes_direct_io(dir).map_err(io)?;
+    let db = DB::open_cf_descriptors(&database_options(options, &cache, direct_io), &database, families)
         .map_err(|error| open_error(dir, error))?;
     check_layout(dir, &db)?;
     check_blob_files(dir, &database, &db)?;
@@ -60,6 +63,26 @@ pub(crate) fn open(dir: &Path, options: &RocksOptions) -> Result<RocksParts, Ope
         Arc::new(Reclaimer::start(&db, options.reclaim_delay, options.log_buffer_bytes() as u64).map_err(io)?);
     let device = RocksDevice::new(Arc::clone(&db), floor, reclaimer.trims());
     Ok(RocksParts { device, control: RocksControl { db: Arc::downgrade(&db), reader, reclaimer } })
+}
+
+/// Whether files in `dir` can bypass the page cache. Some file systems, such as older tmpfs, have nothing else.
+fn takes_direct_io(dir: &Path) -> std::io::Result<bool> {
+    let probe = dir.join("direct-io-probe");
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).custom_flags(OFlag::O_DIRECT.bits());
+    match options.open(&probe) {
+        Ok(_) => std::fs::remove_file(&probe).map(|()| true),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            // The file may have been made before the flag was refused.
+            std::fs::remove_file(&probe).or_else(|gone| match gone.kind() {
+                std::io::ErrorKind::NotFound => Ok(()),
+                _ => Err(gone),
+            })?;
+            tracing::warn!(dir = %dir.display(), "the file system has no direct I/O: flushes go through the page cache");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Refuses a folder that the engine would take for a new one although it isn't: it would write an empty

@@ -65,7 +65,7 @@ const WAL_BYTES_MAX: u64 = 256 << 20;
 /// Blob files are small and therefore many; those that aren't read needn't stay open.
 const OPEN_FILES_MAX: i32 = 4096;
 
-pub(super) fn database_options(settings: &RocksOptions, cache: &Cache) -> Options {
+pub(super) fn database_options(settings: &RocksOptions, cache: &Cache, direct_io: bool) -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -80,6 +80,9 @@ pub(super) fn database_options(settings: &RocksOptions, cache: &Cache) -> Option
     let manager = WriteBufferManager::new_write_buffer_manager_with_cache(buffers, false, cache.clone());
     options.set_write_buffer_manager(&manager);
     options.set_max_open_files(OPEN_FILES_MAX);
+    // What is flushed was written a moment ago and is in the tail caches: another copy of it in the page cache costs
+    // a third of the processor time of publishing, and drives out what readers need (docs/adr/0013-direct-io.md).
+    options.set_use_direct_io_for_flush_and_compaction(direct_io);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(4);
     options.set_stats_dump_period_sec(0);
