@@ -121,7 +121,9 @@ impl RecordReader {
     ) -> Result<Option<Offset>, ReadRecordsError> {
         let mut next = from;
         loop {
+            let turn = self.log.storage().catch_up_turn().await;
             let closed = self.state.find_segment_by_time(time_ms, next).await?;
+            drop(turn);
             let segment = closed.unwrap_or(*open);
             next = next.max(segment.base_offset);
             // The segment may have its new record before `from`; then the search goes on behind it.
@@ -142,6 +144,7 @@ impl RecordReader {
         if offset >= open.base_offset {
             return Ok(*open);
         }
+        let _turn = self.log.storage().catch_up_turn().await;
         match self.state.find_segment(offset).await? {
             Some(segment) => Ok(segment),
             // Retention was here after the reader had looked at where the log starts.

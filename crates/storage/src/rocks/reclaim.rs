@@ -121,6 +121,14 @@ impl Shared {
         Some(Task { trimmed: state.trimmed.clone(), whatever_its_size: deleted || fresh, garbage_share_max })
     }
 
+    /// A task that failed is tried again after the usual wait.
+    fn again(&self, task: &Task) {
+        let mut state = self.lock();
+        state.since.get_or_insert_with(Instant::now);
+        state.fresh |= task.whatever_its_size;
+        state.deleted |= task.garbage_share_max == GARBAGE_SHARE_AFTER_DELETION;
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -144,7 +152,10 @@ impl Reclaimer {
                     Err(StorageError::Closed) => break,
                     // The rows are gone for every reader, only their space is not. The writer finds out by
                     // itself if the disk has failed.
-                    Err(error) => warn!(%error, "the space of deleted entries did not come back"),
+                    Err(error) => {
+                        warn!(%error, "the space of deleted entries did not come back yet");
+                        work.again(&task);
+                    }
                 }
             }
             // Nobody waits for the end if the storage was dropped without being closed.
