@@ -18,7 +18,8 @@
 //! ```
 //!
 //! One address of any node is enough. The client learns from the cluster map who leads what, talks to
-//! leaders directly where it can reach them, and through the node it knows where it can't.
+//! leaders directly where it can reach them, and through the node it knows where it can't. It follows the maps
+//! of two nodes at the same time: one that stands still can't hide who took over from it.
 //!
 //! A request ends as done, failed or *unknown*, within its deadline. Unknown is not failed: the types
 //! keep them apart ([`PublishError`], [`ClientError::executed`]).

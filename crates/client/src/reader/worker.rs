@@ -1,6 +1,7 @@
 //! [`Worker`]: the one task that owns a reader's cursors and streams.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ use crate::routing::{Route, Router, RoutingMode, TopicRef};
 
 /// Batches between the network and the cursors; HTTP/2's flow control holds back the rest.
 const EVENTS_MAX: usize = 8;
+
+/// A consumer that takes nothing for this long costs the nodes no streams: a node would cut the connection of one that
+/// doesn't read its answers, and with it everything else that goes over it.
+const IDLE_CONSUMER: Duration = Duration::from_secs(15);
 
 /// A stream that lived this long had a leader, so its end is the first failure of a new series.
 const STREAM_LIFE_MIN: Duration = Duration::from_secs(2);
@@ -230,14 +235,24 @@ impl Worker {
             .map(|(offset, record)| ReceivedMessage::new(&topic.name, topic.id, partition, offset, record));
         let messages = messages.collect();
         let share = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.settings.prefetch_bytes);
-        let share = tokio::select! {
-            share = Arc::clone(&self.budget).acquire_many_owned(share) => share,
-            () = self.output.closed() => return Ok(()),
+        let mut room = pin!(Arc::clone(&self.budget).acquire_many_owned(share));
+        let share = loop {
+            tokio::select! {
+                share = room.as_mut() => break share,
+                () = self.output.closed() => return Ok(()),
+                () = tokio::time::sleep(IDLE_CONSUMER), if !self.streams.is_empty() => self.leave_all(),
+            }
         };
         if let Ok(share) = share {
             let _ = self.output.send(Ok(Chunk { messages, share }));
         }
         Ok(())
+    }
+
+    /// The partitions are asked for again, from where their cursors are, once there is room.
+    fn leave_all(&mut self) {
+        self.streams.clear();
+        self.slots.values_mut().for_each(|slot| slot.stream = None);
     }
 
     fn take_end(&mut self, id: StreamId, end: &pb::read_response::EndOfPartition) {

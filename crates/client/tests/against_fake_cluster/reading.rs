@@ -63,6 +63,24 @@ async fn reading_goes_on_where_it_was_when_leaders_are_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_consumer_that_pauses_gives_its_stream_back_and_goes_on_where_it_was() {
+    let cluster = FakeCluster::start(1, 1);
+    let client = cluster.client(&[1]);
+    publish(&client, 0..600).await;
+    let mut reader = client.reader(TOPIC).prefetch_bytes(500).build().await.unwrap();
+    let mut read = BTreeMap::new();
+    take(&mut reader, 10, &mut read).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    take(&mut reader, 10, &mut read).await;
+    let before = cluster.served().reads;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    take(&mut reader, 580, &mut read).await;
+    assert_eq!(read, contents(&cluster, 1));
+    // Nothing was left of the stream, so another one was needed; the short pause needed none.
+    assert_eq!((before, cluster.served().reads), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_is_that_of_the_beginning_even_if_the_leader_moves_and_more_is_published() {
     let cluster = FakeCluster::start(3, 1);
     let client = cluster.client(&[2]);

@@ -65,6 +65,8 @@ struct State {
 pub(crate) struct Served {
     pub direct: u64,
     pub forwarded: u64,
+    /// Streams of reads, of either kind.
+    pub reads: u64,
 }
 
 struct Partition {

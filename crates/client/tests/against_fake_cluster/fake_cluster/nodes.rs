@@ -115,6 +115,7 @@ impl Node {
         use pb::read_response::{Batch, Content, EndOfPartition};
         let mut changes = self.cluster.0.changes.subscribe();
         let send = async |content| answers.send(Ok(pb::ReadResponse { content: Some(content) })).await.is_ok();
+        self.cluster.state().served.reads += 1;
         let local = request.consistency() == pb::Consistency::Local;
         if local {
             self.cluster.state().local_reads.push(self.id);
