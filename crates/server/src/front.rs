@@ -13,7 +13,7 @@ use crate::fetch::{self, Consistency, Fetch, FetchOptions};
 use crate::leaders::KnownLeader;
 use crate::map::MapView;
 use crate::metrics::Metrics;
-use crate::peers::{PeerClient, Peers};
+use crate::peers::{PeerClient, Peers, Traffic};
 use crate::reads::Reads;
 use crate::router::{LEADER_POLL, LEADER_WAIT, Route, RouteError, Router, Routing, Target};
 
@@ -136,7 +136,9 @@ impl Front {
         self.ask_leader(partition, routing, deadline, Executed::No, |leader| async {
             match leader {
                 Leader::Local(group) => fetch::local(group, partition.label(), options.clone()).await,
-                Leader::Remote(leader, client) => {
+                Leader::Remote(leader, _) => {
+                    let client = self.peers.client(leader.node, Traffic::Records);
+                    let client = client.ok_or_else(|| ApiError::no_leader(&partition.label()))?;
                     fetch::remote(leader.node, client, fetch_request(partition, options), &options.reads).await
                 }
             }
@@ -163,7 +165,7 @@ impl Front {
         nodes.sort_by_key(|node| Some(*node) == leader);
         let mut last = ApiError::no_leader(&partition.label());
         for node in nodes.into_iter().filter(|node| *node != self.node) {
-            let Some(client) = self.peers.client(node) else { continue };
+            let Some(client) = self.peers.client(node, Traffic::Records) else { continue };
             match fetch::remote(node, client, fetch_request(partition, options), &options.reads).await {
                 Err(error) if error.is_about_replicas() => last = error,
                 other => return other,
@@ -179,7 +181,7 @@ impl Front {
             Some(Route::Remote(leader)) if routing == Routing::Direct => {
                 Err(ApiError::not_leader(&partition.label(), leader, &self.map.current()))
             }
-            Some(Route::Remote(leader)) => match self.peers.client(leader.node) {
+            Some(Route::Remote(leader)) => match self.peers.client(leader.node, Traffic::Questions) {
                 Some(client) => Ok(Leader::Remote(leader, client)),
                 None => Err(ApiError::no_leader(&partition.label())),
             },

@@ -14,6 +14,7 @@ use crate::front::Front;
 use crate::leaders::KnownLeader;
 use crate::limits::RETRY_PAUSE;
 use crate::map::jittered;
+use crate::peers::Traffic;
 
 /// Listens to every other node of the map, for as long as the node runs.
 pub(crate) async fn listen(front: Arc<Front>, tasks: TaskTracker) {
@@ -40,7 +41,7 @@ pub(crate) async fn listen(front: Arc<Front>, tasks: TaskTracker) {
 async fn listen_to(front: Arc<Front>, node: NodeId) {
     let mut pause = RETRY_PAUSE.start;
     loop {
-        match front.peers.client(node) {
+        match front.peers.client(node, Traffic::Questions) {
             Some(mut client) => match client.watch_leaders(WatchLeadersRequest {}).await {
                 Ok(responses) => {
                     let mut responses = responses.into_inner();

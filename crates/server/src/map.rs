@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::limits::{MAP_CATCH_UP, RETRY_PAUSE};
-use crate::peers::Peers;
+use crate::peers::{Peers, Traffic};
 
 /// The newest map that this node has.
 #[derive(Clone)]
@@ -105,14 +105,14 @@ async fn follow_voters(voters: &[NodeId], peers: &Peers, publish: &watch::Sender
 
 /// The map that a voter has now.
 pub(crate) async fn ask_voter(voter: NodeId, peers: &Peers) -> Option<ClusterMap> {
-    let mut maps = peers.client(voter)?.watch_map(WatchMapRequest {}).await.ok()?.into_inner();
+    let mut maps = peers.client(voter, Traffic::Questions)?.watch_map(WatchMapRequest {}).await.ok()?.into_inner();
     let response = maps.message().await.ok()??;
     ClusterMap::decode(&response.cluster_map).ok()
 }
 
 /// `Ok` if at least one map came before the stream ended.
 async fn watch_voter(voter: NodeId, peers: &Peers, publish: &watch::Sender<Arc<ClusterMap>>) -> Result<(), String> {
-    let mut client = peers.client(voter).ok_or("no usable address")?;
+    let mut client = peers.client(voter, Traffic::Questions).ok_or("no usable address")?;
     let response = client.watch_map(WatchMapRequest {}).await.map_err(|status| status.to_string())?;
     let mut maps = response.into_inner();
     let mut got_one = false;

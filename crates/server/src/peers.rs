@@ -1,6 +1,7 @@
 //! Channels to the other nodes' `NodeService`. Consensus keeps its own connections.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_consensus::Env;
@@ -15,7 +16,15 @@ use crate::limits::{PEER_MESSAGE_BYTES, SENT_MESSAGE_BYTES};
 /// A client of another node's `NodeService`.
 pub(crate) type PeerClient = NodeServiceClient<Channel>;
 
-/// One lazily connecting channel per node.
+/// What goes over a connection of its own, so that records which a reader is slow to take don't fill the window of
+/// answers that everybody waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Traffic {
+    Questions,
+    Records,
+}
+
+/// Lazily connecting channels, two per node.
 #[derive(Clone)]
 pub(crate) struct Peers {
     env: Arc<dyn Env>,
@@ -26,7 +35,7 @@ pub(crate) struct Peers {
 
 struct Known {
     address: String,
-    channel: Option<Channel>,
+    channels: BTreeMap<Traffic, Channel>,
 }
 
 impl Peers {
@@ -34,7 +43,7 @@ impl Peers {
     pub(crate) fn new(env: Arc<dyn Env>, voters: &[Voter]) -> Self {
         let known = voters
             .iter()
-            .map(|voter| (voter.node, Known { address: voter.peer_address.clone(), channel: None }))
+            .map(|voter| (voter.node, Known { address: voter.peer_address.clone(), channels: BTreeMap::new() }))
             .collect();
         let voters = voters.iter().map(|voter| voter.node).collect();
         Self { env, voters, known: Arc::new(Mutex::new(known)) }
@@ -46,20 +55,19 @@ impl Peers {
         for (node, info) in &map.nodes {
             let is_new = known.get(node).is_none_or(|peer| peer.address != info.peer_address);
             if is_new && !self.voters.contains(node) {
-                known.insert(*node, Known { address: info.peer_address.clone(), channel: None });
+                known.insert(*node, Known { address: info.peer_address.clone(), channels: BTreeMap::new() });
             }
         }
     }
 
     /// A client of another node's service; `None` if no usable address is known.
-    pub(crate) fn client(&self, node: NodeId) -> Option<PeerClient> {
+    pub(crate) fn client(&self, node: NodeId, traffic: Traffic) -> Option<PeerClient> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = known.get_mut(&node)?;
-        let channel = match &peer.channel {
-            Some(channel) => channel.clone(),
-            None => {
-                let fresh = channel(&self.env, &peer.address, ChannelSettings::default()).ok()?;
-                peer.channel.insert(fresh).clone()
+        let channel = match peer.channels.entry(traffic) {
+            Entry::Occupied(there) => there.get().clone(),
+            Entry::Vacant(empty) => {
+                empty.insert(channel(&self.env, &peer.address, ChannelSettings::default()).ok()?).clone()
             }
         };
         Some(

@@ -14,6 +14,7 @@ use crate::front::Front;
 use crate::limits::{PEER_QUESTION_TIME, REQUEST_TIME_MAX, RETRY_PAUSE};
 use crate::map::{ask_voter, jittered};
 use crate::node::NodeFailure;
+use crate::peers::Traffic;
 use crate::router::Routing;
 
 /// What the cluster shall know of the node.
@@ -73,7 +74,7 @@ pub(crate) async fn propose(front: &Front, node: Registrant) -> Result<u64, ApiE
 async fn ask_voters(front: &Front, node: &Registrant) -> Result<u64, ApiError> {
     let mut last = ApiError::no_leader("the metadata group");
     for voter in &front.metadata_replicas {
-        let Some(mut client) = front.peers.client(voter.node) else { continue };
+        let Some(mut client) = front.peers.client(voter.node, Traffic::Questions) else { continue };
         let request = RegisterRequest {
             cluster: front.cluster.clone(),
             node_id: node.id.get(),

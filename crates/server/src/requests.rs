@@ -132,17 +132,21 @@ struct Arriving {
     message: MessageCut,
     /// What is counted in `receiving` for this body.
     counted: usize,
-    /// When the rest of a message must have begun to come.
+    /// When a message that isn't whole must be.
+    whole_by: Option<Instant>,
+    /// When more of it must have come.
     stalls: Option<Pin<Box<Sleep>>>,
 }
 
 impl Arriving {
     fn new(body: Body, receiving: Arc<Receiving>) -> Self {
-        Self { body, receiving, message: MessageCut::default(), counted: 0, stalls: None }
+        Self { body, receiving, message: MessageCut::default(), counted: 0, whole_by: None, stalls: None }
     }
 
     fn arrived(&mut self, data: &[u8]) -> Result<(), Overload> {
-        self.message.advance(data);
+        if self.message.advance(data) {
+            self.whole_by = None;
+        }
         let (before, now) = (self.counted, self.message.bytes);
         self.counted = now;
         let total = if now >= before {
@@ -151,10 +155,12 @@ impl Arriving {
             self.receiving.bytes.fetch_sub(before - now, Ordering::Relaxed) - (before - now)
         };
         if now == 0 {
-            self.stalls = None;
+            (self.whole_by, self.stalls) = (None, None);
             return Ok(());
         }
-        let deadline = Instant::now() + REQUEST_STALL;
+        // A client that sends a byte now and then must not keep what it has sent here for ever.
+        let whole_by = *self.whole_by.get_or_insert_with(|| Instant::now() + REQUEST_TIME_MAX);
+        let deadline = whole_by.min(Instant::now() + REQUEST_STALL);
         match &mut self.stalls {
             Some(stalls) => stalls.as_mut().reset(deadline),
             None => self.stalls = Some(Box::pin(sleep_until(deadline))),
@@ -188,7 +194,9 @@ impl http_body::Body for Arriving {
             }
             Poll::Pending => match &mut self.stalls {
                 Some(stalls) => stalls.as_mut().poll(cx).map(|()| {
-                    let text = format!("the rest of a message didn't come within {REQUEST_STALL:?}");
+                    let text = format!(
+                        "the rest of a message didn't come within {REQUEST_STALL:?}, or all of it within {REQUEST_TIME_MAX:?}"
+                    );
                     Some(Err(ApiError::expired_while(text).into_status()))
                 }),
                 None => Poll::Pending,
@@ -217,7 +225,9 @@ struct MessageCut {
 }
 
 impl MessageCut {
-    fn advance(&mut self, mut data: &[u8]) {
+    /// Whether a message became whole.
+    fn advance(&mut self, mut data: &[u8]) -> bool {
+        let mut whole = false;
         while !data.is_empty() {
             let wanted = self.total.unwrap_or(self.header.len()) - self.bytes;
             let (taken, rest) = data.split_at(wanted.min(data.len()));
@@ -233,8 +243,10 @@ impl MessageCut {
             }
             if self.total == Some(self.bytes) {
                 *self = Self::default();
+                whole = true;
             }
         }
+        whole
     }
 }
 
@@ -326,6 +338,20 @@ mod tests {
         let begun = Instant::now();
         let ended = stuck.frame().await.and_then(Result::err).expect("it ends");
         assert_eq!((begun.elapsed(), ended.code()), (REQUEST_STALL, tonic::Code::DeadlineExceeded));
+
+        let trickle = stream::iter(0..).then(|_| async {
+            tokio::time::sleep(REQUEST_STALL / 2).await;
+            Ok::<_, Status>(Frame::data(Bytes::from_static(&[7])))
+        });
+        let head = stream::iter([Ok(Frame::data(Bytes::from(message(1_000, 3))))]);
+        let mut slow = Arriving::new(Body::new(StreamBody::new(head.chain(trickle))), Arc::clone(&receiving));
+        let begun = Instant::now();
+        let ended = loop {
+            if let Err(ended) = slow.frame().await.expect("it ends") {
+                break ended;
+            }
+        };
+        assert_eq!((begun.elapsed(), ended.code()), (REQUEST_TIME_MAX, tonic::Code::DeadlineExceeded));
 
         let mut silent = arriving(vec![message(10, 10)], &receiving);
         assert!(silent.frame().await.is_some_and(|frame| frame.is_ok()));

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
@@ -15,6 +16,7 @@ use quorate_model::{Appended, Reason, TopicId};
 use quorate_proto::v1;
 use quorate_proto::v1::publish_stream_response::Outcome;
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
@@ -78,7 +80,12 @@ impl Session {
                 () = draining.cancelled(), if ending.is_none() => ending = Some(Err(ApiError::draining())),
                 request = inbound.message(), if reading => match request {
                     Ok(Some(request)) => {
-                        let pending = self.begin(request).await;
+                        let mut pending = self.begin(request).await;
+                        // The first poll takes its place in the partition's queue: batches keep their order, and one
+                        // that has to wait there holds up nobody else. Unconstrained, or it might not get that far.
+                        if let Poll::Ready(answer) = futures::poll!(unconstrained(pending.as_mut())) {
+                            pending = std::future::ready(answer).boxed();
+                        }
                         in_flight.push(pending);
                     }
                     Ok(None) => ending = Some(Ok(())),
@@ -94,16 +101,16 @@ impl Session {
         }
     }
 
-    /// Checks and submits a batch, in turn; what it returns is the wait for the answer.
+    /// Checks a batch; what it returns submits it and waits for the answer.
     async fn begin(&self, request: v1::PublishStreamRequest) -> BoxFuture<'static, v1::PublishStreamResponse> {
         let sequence = request.sequence;
-        match self.submit(request).await {
+        match self.prepare(request).await {
             Ok(appended) => appended.map(move |outcome| response(sequence, outcome)).boxed(),
             Err(error) => std::future::ready(response(sequence, Err(error))).boxed(),
         }
     }
 
-    async fn submit(
+    async fn prepare(
         &self,
         request: v1::PublishStreamRequest,
     ) -> Result<BoxFuture<'static, Result<Appended, ApiError>>, ApiError> {
@@ -116,14 +123,15 @@ impl Session {
         let command = append::command(&self.front, &batch);
         let routing = self.routing;
         let deadline = Deadline::after(REQUEST_TIME_MAX);
-        let submitted = self.front.router.submit(partition.target(), command, routing, deadline).await;
-        let pending = submitted.map_err(|error| self.front.route_error(error, &partition.label(), routing))?;
-
         let front = Arc::clone(&self.front);
         Ok(async move {
             let _permit = permit;
             let label = || partition.label();
-            match deadline.limit(front.router.outcome(partition.group, pending)).await {
+            let outcome = async {
+                let pending = front.router.submit(partition.target(), command, routing, deadline).await?;
+                front.router.outcome(partition.group, pending).await
+            };
+            match deadline.limit(outcome).await {
                 Ok(Ok(reply)) => {
                     front.metrics.appended(bytes, arrived.elapsed());
                     append::appended(reply)
