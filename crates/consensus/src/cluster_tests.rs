@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use crate::env::serve_incoming;
+use crate::network::Class;
 use crate::{
     Accepted, AdmissionLimits, BoxIo, DetectionSettings, Env, GroupSpec, GroupsConfig, Listener, Peer, ProposeError,
     RaftGroup, RaftGroups,
@@ -109,13 +110,16 @@ impl Env for Plug {
     }
 
     fn wall_clock_ms(&self) -> u64 {
-        1_000
+        WALL_CLOCK_MS
     }
 
     fn open_storage(&self, _: &Path) -> BoxFuture<'static, Result<Storage, OpenError>> {
         unreachable!("tests open their disks themselves")
     }
 }
+
+/// What every node's clock says.
+const WALL_CLOCK_MS: u64 = 1_000;
 
 /// A node lives in a runtime of its own, so that killing it ends all its tasks and connections at once.
 pub(crate) struct Node {
@@ -250,6 +254,14 @@ impl Cluster {
         tokio::time::timeout(PATIENCE, search).await.expect("no leader in time")
     }
 
+    /// The groups of a node that can forward to `leader`.
+    pub(crate) async fn forwarding(&self, node: u64, leader: u64) -> &RaftGroups {
+        let groups = &self.nodes[&node].groups;
+        let link = groups.peers().link(leader, Class::Forward);
+        tokio::time::timeout(PATIENCE, link.wait_until_up()).await.expect("no link in time");
+        groups
+    }
+
     pub(crate) async fn publish(&self, node: u64, text: &str) -> Result<Offset, ProposeError> {
         match self.group(node).propose(append(text)).await? {
             Reply::Partition(Ok(appended)) => Ok(appended.base_offset),
@@ -337,15 +349,37 @@ async fn a_follower_forwards_by_one_hop_and_names_the_leader_otherwise() {
     let ProposeError::NotLeader { leader: Some(hint), .. } = refused else { panic!("{refused:?}") };
     assert_eq!(hint, replica_of(leader));
 
-    let groups = &cluster.nodes[&follower].groups;
+    let groups = cluster.forwarding(follower, leader).await;
     let reply = groups.propose_at(hint, GROUP, append("forwarded"), PATIENCE).await.unwrap().await.unwrap();
     assert!(matches!(reply, Reply::Partition(Ok(_))), "{reply:?}");
 
     let third = NODES.into_iter().find(|node| *node != leader && *node != follower).unwrap();
+    let groups = cluster.forwarding(follower, third).await;
     let stray =
         groups.propose_at(replica_of(third), GROUP, append("stray"), PATIENCE).await.unwrap().await.unwrap_err();
     assert!(matches!(stray, ProposeError::NotLeader { .. }), "a forwarded command is never forwarded again: {stray:?}");
     assert_eq!(contents(&cluster.group(leader)).await, ["forwarded"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forwarded_commands_keep_their_order_and_bear_the_leaders_time() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let follower = NODES.into_iter().find(|node| *node != leader).unwrap();
+    let groups = cluster.forwarding(follower, leader).await;
+    // Far more at once than a task does before tokio makes it yield.
+    let texts: Vec<String> = (0..1_000).map(|i| i.to_string()).collect();
+    let mut replies = Vec::new();
+    for text in &texts {
+        replies.push(groups.propose_at(replica_of(leader), GROUP, append(text), PATIENCE).await.unwrap());
+    }
+    for reply in replies {
+        assert!(matches!(reply.await.unwrap(), Reply::Partition(Ok(_))));
+    }
+    let group = cluster.group(leader);
+    assert_eq!(contents(&group).await, texts);
+    let since = group.progress().borrow().open_since_ms;
+    assert_eq!(since, Some(WALL_CLOCK_MS), "not the time of the node that encoded it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -401,7 +435,12 @@ async fn a_replaced_disk_is_turned_away_when_its_registration_becomes_known() {
     // Until its registration is known, any disk will do: so it is after a restart, before the map is read.
     let groups = &cluster.nodes[&leader].groups;
     groups.set_peers(peers(|_| None));
-    assert!(groups.reachable(NodeId::new(follower)));
+    let arrived = async {
+        while !groups.reachable(NodeId::new(follower)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, arrived).await.expect("the link doesn't open");
     groups.set_peers(peers(|node| (node == follower).then_some(999)));
     let turned_away = async {
         while groups.reachable(NodeId::new(follower)) {

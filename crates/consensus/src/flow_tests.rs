@@ -34,7 +34,7 @@ async fn a_leader_refuses_what_is_forwarded_beyond_its_budget_and_takes_it_once_
     let leader = cluster.leader().await;
     let follower = NODES.into_iter().find(|node| *node != leader).unwrap();
     let forward = async |text| {
-        let groups = &cluster.nodes[&follower].groups;
+        let groups = cluster.forwarding(follower, leader).await;
         groups.propose_at(replica_of(leader), GROUP, append(text), PATIENCE).await.unwrap().await
     };
     // The leader's own clients have taken all there is.
@@ -59,7 +59,7 @@ async fn a_leader_without_a_quorum_gives_the_room_back_when_the_sender_has_given
     for follower in &followers {
         disks.stall(*follower);
     }
-    let groups = &cluster.nodes[&followers[0]].groups;
+    let groups = cluster.forwarding(followers[0], leader).await;
     let time = Duration::from_millis(100);
     let waiting = groups.propose_at(replica_of(leader), GROUP, append("late"), time).await.unwrap();
     let outcome = waiting.await.unwrap_err();
@@ -75,7 +75,8 @@ async fn a_leader_whose_own_disk_falls_behind_takes_no_more_than_its_queue() {
     cluster.publish(leader, "before").await.unwrap();
     disks.stall(leader);
     // The two others are a quorum: what is committed leaves the budget of what is in flight, but not memory.
-    let groups = &cluster.nodes[&NODES.into_iter().find(|node| *node != leader).unwrap()].groups;
+    let follower = NODES.into_iter().find(|node| *node != leader).unwrap();
+    let groups = cluster.forwarding(follower, leader).await;
     let large = "x".repeat(BYTES);
     let mut outcomes = Vec::new();
     for _ in 0..5 {

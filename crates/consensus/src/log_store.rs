@@ -87,7 +87,14 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read_some(start, end, APPEND_BYTES_MAX).await
+        let entries = self.read_some(start, end, APPEND_BYTES_MAX).await?;
+        // openraft takes the first entry for `start`: one that begins later, behind a purge, would leave a gap.
+        match entries.first().map(|entry| entry.log_id.index) {
+            Some(first) if first != start => {
+                Err(io::Error::other(format!("asked for the entries from {start} on, the log begins at {first}")))
+            }
+            _ => Ok(entries),
+        }
     }
 
     async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend

@@ -152,6 +152,17 @@ impl PartitionCommand {
         out.freeze()
     }
 
+    /// The encoded command as if it had been proposed at `time_ms`: the clock that counts is the leader's, and another
+    /// node's may have encoded it. An append is copied.
+    #[must_use]
+    pub fn proposed_at(encoded: Bytes, time_ms: u64) -> Bytes {
+        match PartitionCommand::decode(&encoded) {
+            Ok(PartitionCommand::Append { batch, .. }) => PartitionCommand::Append { time_ms, batch }.encode(),
+            // The others bear no time, and what can't be read is refused when it is applied.
+            _ => encoded,
+        }
+    }
+
     /// Reads a command. The batch is a slice of `bytes`, not a copy.
     pub fn decode(bytes: &Bytes) -> Result<PartitionCommand, CodecError> {
         const WHAT: &str = "partition command";

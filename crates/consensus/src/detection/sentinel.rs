@@ -70,6 +70,11 @@ impl Sentinel {
         self.shared.urgent.notify_one();
     }
 
+    /// Whether that was the last that is known of it.
+    pub(crate) fn is_gone(&self, node: u64) -> bool {
+        self.inbox().suspicions.is_gone(node)
+    }
+
     /// The data link to a node has been opened.
     pub(crate) fn linked(&self, node: u64) {
         self.inbox().linked.insert(node);

@@ -76,6 +76,10 @@ impl Suspicions {
         }
     }
 
+    pub(super) fn is_gone(&self, node: u64) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.gone)
+    }
+
     /// Must be called regularly. If this node itself stood still, the silence of the others was its own.
     pub(super) fn step(&mut self, now: Instant) {
         if now.duration_since(self.stepped) > self.suspect_after / 2 {

@@ -16,6 +16,9 @@ const NO_REPLICA: u64 = 0;
 /// Longest wait for a transferred leadership to show.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// A target that hasn't taken over by then is asked again: its log was not flushed yet, or nobody voted for it.
+const TRANSFER_REPEAT: Duration = Duration::from_millis(150);
+
 /// Why leadership was not handed over.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TransferError {
@@ -56,12 +59,25 @@ impl RaftGroup {
     async fn transfer_to(&self, target: ReplicaId) -> Result<ReplicaId, TransferError> {
         let mut leadership = self.watch_leadership();
         let raft = self.raft();
-        raft.trigger().transfer_leader(target.get()).await.map_err(|_| TransferError::Stopped)?;
+        let asking = async {
+            loop {
+                // Ignored by openraft once this replica doesn't lead any more.
+                if raft.trigger().transfer_leader(target.get()).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(TRANSFER_REPEAT).await;
+            }
+        };
         let elsewhere = |now: &Leadership| now.leader.is_some_and(|leader| leader.id != self.inner.replica);
-        let moved = async { leadership.wait_for(elsewhere).await.map(|now| *now) };
+        let moved = async {
+            tokio::select! {
+                now = leadership.wait_for(elsewhere) => now.ok().map(|now| *now),
+                () = asking => None,
+            }
+        };
         match tokio::time::timeout(TRANSFER_TIMEOUT, moved).await {
-            Ok(Ok(now)) => Ok(now.leader.map_or(target, |leader| leader.id)),
-            Ok(Err(_)) => Err(TransferError::Stopped),
+            Ok(Some(now)) => Ok(now.leader.map_or(target, |leader| leader.id)),
+            Ok(None) => Err(TransferError::Stopped),
             Err(_) => {
                 // openraft's leader refuses writes from here on, for as long as it leads. Once stopped, it is rebuilt
                 // by the supervisor as a follower, and the group elects.

@@ -86,6 +86,11 @@ impl Link {
         *self.shared.up.borrow()
     }
 
+    pub(crate) async fn wait_until_up(&self) {
+        // Fails only once the link is dropped, and this is one.
+        let _ = self.shared.up.subscribe().wait_for(|up| *up).await;
+    }
+
     /// Who is at the other end, while the link is up.
     pub(crate) fn peer(&self) -> Option<Identity> {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).peer.clone()
@@ -168,15 +173,21 @@ impl Link {
 
     /// Keeps the stream to `peers`' idea of this node open until the task is dropped.
     pub(crate) async fn run(self, class: Class, peers: Peers, channel: Channel, address: String) {
+        let control = peers.link(self.shared.node, Class::Control);
         loop {
             if let Err(error) = self.run_stream(class, &peers, channel.clone()).await {
                 tracing::debug!(node = self.shared.node, ?class, %error, "peer stream ended");
             }
             // A lost connection alone says nothing of the process at its other end.
-            if class == Class::Control && peers.is_refused(&address).await {
-                peers.sentinel().gone(self.shared.node);
+            let sentinel = peers.sentinel();
+            if class == Class::Control && !sentinel.is_gone(self.shared.node) && peers.is_refused(&address).await {
+                sentinel.gone(self.shared.node);
             }
             tokio::time::sleep(Duration::from_millis(fastrand::u64(RECONNECT_MS))).await;
+            // One of the streams knocks at the door of a node that is down, not all of them.
+            if class != Class::Control {
+                control.wait_until_up().await;
+            }
         }
     }
 

@@ -133,6 +133,10 @@ impl Peers {
         }
     }
 
+    pub(crate) fn wall_clock_ms(&self) -> u64 {
+        self.shared.env.wall_clock_ms()
+    }
+
     /// Whether nobody listens at `address`: the machine is up, and the process isn't.
     pub(crate) async fn is_refused(&self, address: &str) -> bool {
         for pause in DIAL_PAUSES_MS {

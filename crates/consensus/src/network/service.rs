@@ -8,10 +8,11 @@ use futures::stream::{Stream, StreamExt};
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use quorate_model::{GroupId, ReplicaId};
+use quorate_model::{GroupId, PartitionCommand, ReplicaId};
 use quorate_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
 use quorate_proto::internal::{self as wire, Envelope, Frame, envelope::Body};
 use tokio::sync::mpsc;
+use tokio::task::unconstrained;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -135,16 +136,21 @@ impl Inbound {
             Ok(permit) => permit,
             Err(overload) => return reply.send(propose_reply(Err(ProposeError::Overloaded(overload)))).await,
         };
+        let command = match group.id() {
+            GroupId::METADATA => propose.command,
+            _ => PartitionCommand::proposed_at(propose.command, self.groups.peers().wall_clock_ms()),
+        };
         let mut proposing = Box::pin(async move {
-            let outcome = tokio::time::timeout(time, group.propose(propose.command)).await;
+            let outcome = tokio::time::timeout(time, group.propose(command)).await;
             // Whether it is committed later or never: nobody waits for it, so it takes up no room.
             drop(permit);
             let late = |_| Err(ProposeError::Unknown { why: "no quorum within the sender's time".to_owned() });
             reply.send(propose_reply(outcome.unwrap_or_else(late))).await;
         });
         // The first poll takes a place in the group's queue, so that proposals keep the order in which they
-        // arrived; the rest is a task, so that one group can't hold up the others.
-        if futures::poll!(proposing.as_mut()).is_pending() {
+        // arrived; the rest is a task, so that one group can't hold up the others. Unconstrained: a poll for which
+        // tokio's budget is used up would return without a place.
+        if futures::poll!(unconstrained(proposing.as_mut())).is_pending() {
             tokio::spawn(proposing);
         }
     }
