@@ -12,13 +12,16 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a batch may wait to fill: less than the client's default of 5 ms, because it waits always.
 const LINGER_MS: &str = "1";
 
 /// A full queue of the client passes within this time, or the message failed.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Brokers know each other within this time after they listen.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Any base64 of 16 bytes names a cluster.
 const CLUSTER_ID: &str = "cXVvcmF0ZS1iZW5jaDEyMw";
@@ -101,6 +104,7 @@ impl Kafka {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.bootstrap.join(",")).set("acks", "all").set("linger.ms", linger_ms);
         let admin: AdminClient<DefaultClientContext> = config.create().map_err(failed)?;
+        let admin = knows_all_brokers(admin).await?;
         let partitions = i32::try_from(workload.logs).unwrap_or(i32::MAX);
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(3));
         for created in admin.create_topics([&topic], &AdminOptions::new()).await.map_err(failed)? {
@@ -127,4 +131,26 @@ impl Kafka {
         };
         Ok((0..partitions).map(lane).collect())
     }
+}
+
+/// The client drops its connections to the bootstrap addresses, and the requests on them, as soon as it has learned who the brokers are: it
+/// must have learned that before it is asked for anything.
+async fn knows_all_brokers(
+    admin: AdminClient<DefaultClientContext>,
+) -> Result<AdminClient<DefaultClientContext>, Failure> {
+    let until = Instant::now() + START_PATIENCE;
+    tokio::task::spawn_blocking(move || {
+        loop {
+            match admin.inner().fetch_metadata(None, Duration::from_secs(1)) {
+                Ok(metadata) if metadata.brokers().len() >= 3 => return Ok(admin),
+                seen if Instant::now() >= until => {
+                    let seen = seen.map(|metadata| format!("{} brokers", metadata.brokers().len()));
+                    return Err(Failure::new(format!("Kafka: no cluster of three: {seen:?}")));
+                }
+                _ => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    })
+    .await
+    .map_err(|error| Failure::new(error.to_string()))?
 }

@@ -127,19 +127,38 @@ impl Arguments {
             }
         }
         let workloads = self.workloads();
+        let mut peers = results.peers();
         for round in 1..=self.rounds {
-            for peer in results.peers() {
-                let running = self.start(peer).await?;
-                for (number, workload) in workloads.iter().enumerate().filter(|(_, workload)| peer.does(workload)) {
-                    let lanes = running.lanes(&format!("bench-{round}-{number}"), workload).await?;
-                    let measured = workload.run(lanes).await?;
-                    let line = report::line(peer, round, workload, &measured);
-                    eprintln!("{line}");
-                    results.add(peer, number, measured);
+            for peer in peers.clone() {
+                match self.measure(peer, round, &workloads, &mut results).await {
+                    Err(failure) if peer == Peer::Quorate => return Err(failure),
+                    // The others' figures stand without it. It is out: figures are compared by round.
+                    Err(failure) => {
+                        eprintln!("{} is left out from round {round} on: {failure}", peer.name());
+                        peers.retain(|other| *other != peer);
+                    }
+                    Ok(()) => {}
                 }
             }
         }
         results.print(&workloads, self.json);
+        Ok(())
+    }
+
+    async fn measure(
+        &self,
+        peer: Peer,
+        round: u32,
+        workloads: &[Workload],
+        results: &mut Results,
+    ) -> Result<(), Failure> {
+        let running = self.start(peer).await?;
+        for (number, workload) in workloads.iter().enumerate().filter(|(_, workload)| peer.does(workload)) {
+            let lanes = running.lanes(&format!("bench-{round}-{number}"), workload).await?;
+            let measured = workload.run(lanes).await?;
+            eprintln!("{}", report::line(peer, round, workload, &measured));
+            results.add(peer, number, measured);
+        }
         Ok(())
     }
 

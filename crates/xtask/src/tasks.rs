@@ -18,6 +18,9 @@ const BUILD_QUORATE: [&str; 5] = ["build", "--locked", "--workspace", "--bin", "
 /// The page that is generated from the table of errors in `quorate-model`.
 const ERRORS_PAGE: &str = "docs/errors.md";
 
+/// A workspace of its own: comparing with other brokers needs their clients, which nothing else here does.
+const PEERS: [&str; 2] = ["--manifest-path", "benches/peers/Cargo.toml"];
+
 pub(crate) fn set_up() -> Result<(), Failure> {
     let mut steps = Steps::new(1);
     steps.run("system packages", setup::install_packages)?;
@@ -63,7 +66,7 @@ pub(crate) fn test() -> Result<(), Failure> {
 
 pub(crate) fn verify() -> Result<(), Failure> {
     let workshop = Workshop::find()?;
-    let mut steps = Steps::new(8);
+    let mut steps = Steps::new(9);
     steps.check("system packages", setup::check_packages);
     steps.check("format", || {
         let advice = "Run `cargo xtask fix`; if rustfmt is missing, `rustup component add rustfmt`.";
@@ -73,6 +76,10 @@ pub(crate) fn verify() -> Result<(), Failure> {
     steps.check("file lengths and names", || tidy::files_and_names(&workshop.root));
     steps.check("links in the documentation", || tidy::links(&workshop.root));
     steps.check("licences, advisories, bans, sources", || deny(&workshop));
+    steps.check("lock file of the comparison with other brokers", || {
+        let mut resolve = workshop.cargo(&["metadata", "--locked", "--format-version", "1", PEERS[0], PEERS[1]]);
+        run(resolve.stdout(Stdio::null()), "Run `cargo xtask fix`.")
+    });
     steps.check("clippy (RocksDB takes several minutes the first time)", || {
         let advice = "Mend the warnings above (`cargo xtask fix` mends some); if clippy is missing, `rustup component add clippy`.";
         let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "--deny", "warnings"];
@@ -91,7 +98,10 @@ pub(crate) fn verify() -> Result<(), Failure> {
 
 pub(crate) fn fix() -> Result<(), Failure> {
     let workshop = Workshop::find()?;
-    let mut steps = Steps::new(3);
+    let mut steps = Steps::new(4);
+    steps.run("lock file of the comparison with other brokers", || {
+        run(&mut workshop.cargo(&["update", "--workspace", PEERS[0], PEERS[1]]), BUILD_ADVICE)
+    })?;
     steps.run("clippy's own repairs", || {
         let arguments = ["clippy", "--fix", "--allow-dirty", "--allow-staged", "--workspace", "--all-targets"];
         run(&mut workshop.cargo(&arguments), BUILD_ADVICE)
