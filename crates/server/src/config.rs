@@ -13,6 +13,7 @@ use quorate_model::NodeId;
 pub use keys::{KEYS, Key, Kind};
 pub use problem::{ConfigError, Origin, Problem};
 
+use keys::AUTO;
 use layers::{Layers, expected};
 
 /// Everything that can be set. `quorate server check` prints it; [`Config::template`] documents it.
@@ -237,6 +238,7 @@ impl Reading {
             peer: self.address("listen.peer").unwrap_or_else(|| self.missing("listen.peer")),
             metrics: self.address("listen.metrics"),
         };
+        self.share_memory();
         let storage = StorageConfig { memory_bytes: self.size("storage.memory_bytes") };
         let detection = DetectionSettings {
             heartbeat_ms: self.integer("detection.heartbeat_ms"),
@@ -271,6 +273,18 @@ impl Reading {
         Ok(Config { node, cluster, listen, storage, detection, limits, log, settings })
     }
 
+    /// Gives each share of the memory that has no number of its own its part.
+    fn share_memory(&mut self) {
+        let memory = self.integer("limits.memory_bytes");
+        for key in KEYS {
+            if let Kind::Share { ninths, min, max } = key.kind
+                && self.layers.get(key.name).is_some_and(|written| written.text == AUTO)
+            {
+                self.layers.resolve(key.name, (memory / 9 * ninths).clamp(min, max));
+            }
+        }
+    }
+
     /// Checks that need more than one value.
     fn check_together(&mut self, node: &NodeConfig, listen: &ListenConfig, detection: DetectionSettings) {
         // Problems of single values first: a check of two values of which one is missing would mislead.
@@ -296,7 +310,11 @@ impl Reading {
         let Some(text) = self.text(name) else { return 0 };
         let bounds = keys::find(name).map(|key| &key.kind);
         match (text.trim().parse::<u64>(), bounds) {
-            (Ok(number), Some(Kind::Integer { min, max })) if (*min..=*max).contains(&number) => number,
+            (Ok(number), Some(Kind::Integer { min, max } | Kind::Share { min, max, .. }))
+                if (*min..=*max).contains(&number) =>
+            {
+                number
+            }
             _ => {
                 self.invalid_kind(name);
                 0

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use quorate_server::config::{Config, ConfigError};
+use quorate_server::config::{Config, ConfigError, LimitsConfig};
 
 const LEAST: &str = "
 [node]
@@ -38,6 +38,24 @@ fn defaults_fill_what_is_not_given() {
     );
     assert_eq!(config.cluster.name, "quorate");
     assert_eq!(config.cluster.voters.len(), 3);
+}
+
+#[test]
+fn one_number_is_shared_by_everything_that_takes_memory() {
+    let mib = 1 << 20;
+    let config = load(LEAST, &[], &[]).unwrap();
+    assert_eq!((config.storage.memory_bytes, config.limits.in_flight_bytes), (256 * mib, 64 * mib));
+
+    let config = load(LEAST, &[], &["limits.memory_bytes=1207959552", "limits.tail_cache_bytes=0"]).unwrap();
+    let LimitsConfig { in_flight_bytes, queued_bytes, receive_bytes, read_ahead_bytes, tail_cache_bytes, .. } =
+        config.limits;
+    assert_eq!((config.storage.memory_bytes, in_flight_bytes, queued_bytes), (512 * mib, 128 * mib, 128 << 20));
+    assert_eq!((receive_bytes, read_ahead_bytes, tail_cache_bytes), (128 * mib, 128 * mib, 0));
+    assert!(config.report().contains("storage.memory_bytes = \"536870912\""), "{}", config.report());
+
+    let text = refused(LEAST, &[], &["limits.memory_bytes=1000", "limits.queued_bytes=much"]);
+    assert!(text.contains("limits.memory_bytes") && text.contains("1000"), "{text}");
+    assert!(text.contains("auto, which is 1/9 of limits.memory_bytes, or a whole number from 18874368"), "{text}");
 }
 
 #[test]

@@ -28,6 +28,16 @@ pub enum Kind {
         /// Largest accepted value.
         max: u64,
     },
+    /// Bytes of memory: [`AUTO`], which is so many ninths of `limits.memory_bytes`, or a whole number within
+    /// `min..=max`, which then comes on top of what the others share.
+    Share {
+        /// The part that is its own unless a number is given.
+        ninths: u64,
+        /// Smallest accepted value.
+        min: u64,
+        /// Largest accepted value.
+        max: u64,
+    },
     /// One of a few words.
     Choice(&'static [&'static str]),
     /// `NODE_ID=host:port`, several separated by commas; an array of strings in the file.
@@ -53,6 +63,9 @@ impl Key {
         self.name.split_once('.').map_or(self.name, |(_, field)| field)
     }
 }
+
+/// Written where a share of the memory takes its part.
+pub(super) const AUTO: &str = "auto";
 
 /// What the environment variables of all settings begin with.
 pub(super) const VARIABLE_PREFIX: &str = "QUORATE_";
@@ -118,8 +131,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "storage.memory_bytes",
-        kind: Kind::Integer { min: 32 * MIB, max: 65_536 * MIB },
-        default: Some("268435456"),
+        kind: Kind::Share { ninths: 4, min: 32 * MIB, max: 65_536 * MIB },
+        default: Some(AUTO),
         about: "Memory for the database's write buffers and cached blocks together; the records in flight and the \
                 newest entries of each replica are counted apart.",
     },
@@ -136,9 +149,17 @@ pub const KEYS: &[Key] = &[
         about: "Silence after which a node is suspected; at least three heartbeats. If two nodes agree, its leaders are replaced.",
     },
     Key {
+        name: "limits.memory_bytes",
+        kind: Kind::Integer { min: 192 * MIB, max: 262_144 * MIB },
+        default: Some("603979776"),
+        about: "Memory for what grows with load, shared by the database, records in flight, the disk's queue, newest \
+                entries, messages on their way in and records read ahead. Whichever is given a number of its own comes \
+                on top.",
+    },
+    Key {
         name: "limits.in_flight_bytes",
-        kind: Kind::Integer { min: 18 * MIB, max: 4_096 * MIB },
-        default: Some("67108864"),
+        kind: Kind::Share { ninths: 1, min: 18 * MIB, max: 4_096 * MIB },
+        default: Some(AUTO),
         about: "Bytes of published batches that may wait for a quorum on this node; beyond it publishers get OVERLOADED.",
     },
     Key {
@@ -149,14 +170,14 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "limits.queued_bytes",
-        kind: Kind::Integer { min: 18 * MIB, max: 16_384 * MIB },
-        default: Some("67108864"),
+        kind: Kind::Share { ninths: 1, min: 18 * MIB, max: 16_384 * MIB },
+        default: Some(AUTO),
         about: "Bytes that may wait for this node's disk; beyond it publishers to the partitions that it leads get OVERLOADED.",
     },
     Key {
         name: "limits.tail_cache_bytes",
-        kind: Kind::Integer { min: 0, max: 65_536 * MIB },
-        default: Some("67108864"),
+        kind: Kind::Share { ninths: 1, min: 0, max: 65_536 * MIB },
+        default: Some(AUTO),
         about: "Bytes of the newest log entries that are kept in memory for followers and consumers, over all replicas. \
                 Entries that aren't on disk yet are kept beyond it.",
     },
@@ -188,8 +209,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "limits.receive_bytes",
-        kind: Kind::Integer { min: 21 * MIB, max: 16_384 * MIB },
-        default: Some("67108864"),
+        kind: Kind::Share { ninths: 1, min: 21 * MIB, max: 16_384 * MIB },
+        default: Some(AUTO),
         about: "Bytes of clients' messages of which the rest hasn't come yet; beyond it clients get OVERLOADED.",
     },
     Key {
@@ -201,8 +222,8 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "limits.read_ahead_bytes",
-        kind: Kind::Integer { min: 0, max: 65_536 * MIB },
-        default: Some("67108864"),
+        kind: Kind::Share { ninths: 1, min: 0, max: 65_536 * MIB },
+        default: Some(AUTO),
         about: "Bytes that may have been read from logs and not yet taken by readers; when they are used up, readers \
                 get small pieces.",
     },

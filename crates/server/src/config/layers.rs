@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::keys::{self, KEYS, Key, Kind, VARIABLE_PREFIX};
+use super::keys::{self, AUTO, KEYS, Key, Kind, VARIABLE_PREFIX};
 use super::problem::{ConfigError, Origin, Problem};
 
 /// A value as it was written, and where.
@@ -28,6 +28,13 @@ impl Layers {
 
     pub(crate) fn get(&self, name: &str) -> Option<&Written> {
         self.values.get(name)
+    }
+
+    /// Puts a number in the place of a word that stands for it.
+    pub(crate) fn resolve(&mut self, name: &str, number: u64) {
+        if let Some(written) = self.values.get_mut(name) {
+            written.text = number.to_string();
+        }
     }
 
     /// Lays a file's text over what there is.
@@ -110,6 +117,9 @@ pub(crate) fn expected(kind: &Kind) -> String {
         Kind::Text => "text".to_owned(),
         Kind::Address => "host:port, such as 127.0.0.1:50051".to_owned(),
         Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+        Kind::Share { ninths, min, max } => {
+            format!("{AUTO}, which is {ninths}/9 of limits.memory_bytes, or a whole number from {min} to {max}")
+        }
         Kind::Choice(words) => format!("one of {}", words.join(", ")),
         Kind::Voters => "one or more of NODE_ID=host:port, each node once".to_owned(),
     }
