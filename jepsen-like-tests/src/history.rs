@@ -80,8 +80,9 @@ pub enum Action {
     Transfer {
         /// The partition.
         partition: u32,
-        /// The node.
-        node: u64,
+        /// The node; known after `ok`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<u64>,
         /// Why it wasn't `ok`.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,

@@ -10,7 +10,8 @@ use clap::{Parser, ValueEnum};
 use quorate_jepsen::checker::Verdict;
 use quorate_jepsen::history::{Action, History, Phase};
 use quorate_jepsen::nemesis;
-use quorate_jepsen::run::{Options, Outcome, run};
+use quorate_jepsen::run::Outcome;
+use quorate_jepsen::run::sim::{Options, run};
 use quorate_jepsen::trace::Trace;
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -82,28 +83,14 @@ fn simulate(arguments: &Arguments) -> Result<Verdict, String> {
     if let Some(path) = &arguments.history {
         write_history(&outcome.history, path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    report(&outcome).into_iter().try_for_each(&mut say)?;
+    report(&outcome, trace.sum()).into_iter().try_for_each(&mut say)?;
     say(format!("verdict: {}", outcome.verdict))?;
     say(format!("replay: {replay}"))?;
     Ok(outcome.verdict)
 }
 
 fn options(arguments: &Arguments) -> Result<Options, String> {
-    let all = nemesis::kinds();
-    let faults = match arguments.faults.as_str() {
-        "all" => all,
-        "none" => Vec::new(),
-        names => {
-            let find = |name: &str| {
-                let known = all.iter().find(|kind| kind.name == name).cloned();
-                known.ok_or_else(|| {
-                    let known: Vec<&str> = all.iter().map(|kind| kind.name).collect();
-                    format!("there is no fault {name:?}; there are {}", known.join(", "))
-                })
-            };
-            names.split(',').map(find).collect::<Result<_, _>>()?
-        }
-    };
+    let faults = nemesis::pick(nemesis::sim::kinds(), &arguments.faults)?;
     let lying_disks = arguments.disk == Disk::Lies;
     Ok(Options { seed: arguments.seed, seconds: arguments.seconds, faults, lying_disks })
 }
@@ -147,7 +134,7 @@ fn tell_seed_on_panic(seed: u64, replay: String, trace: Trace) {
     }));
 }
 
-fn report(outcome: &Outcome) -> Vec<String> {
+fn report(outcome: &Outcome, (hash, lines): (u64, u64)) -> Vec<String> {
     let mut operations: BTreeMap<(&str, Phase), usize> = BTreeMap::new();
     let mut faults: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let mut records = 0;
@@ -175,9 +162,8 @@ fn report(outcome: &Outcome) -> Vec<String> {
         operations.map(|((kind, phase), count)| format!("{kind} {phase:?} {count}")).collect();
     let faults: Vec<String> =
         faults.iter().map(|(fault, (begun, effective))| format!("{fault} {effective} of {begun}")).collect();
-    let (hash, lines) = outcome.trace;
     vec![
-        format!("simulated: {} ms", outcome.simulated_ms),
+        format!("simulated: {} ms", outcome.took_ms),
         format!("operations: {}; {records} records read", operations.join(", ").to_lowercase()),
         format!("faults that took effect: {}", if faults.is_empty() { "none".to_owned() } else { faults.join(", ") }),
         format!("trace: {hash:016x} over {lines} lines"),

@@ -1,25 +1,45 @@
 //! The main job: publish idempotently to a topic of several partitions, read it meanwhile, read all of it back in the end.
 
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use quorate_client::{
     ClientError, Compression, Message, NodeId, PublishError, Publisher, ReceivedMessage, Retention, TopicSpec,
 };
 use tokio::sync::Semaphore;
 
-use super::{Course, Stage};
+use super::{Course, PUBLISH_DEADLINE, Stage};
 use crate::history::{Action, Op, Phase, Purpose, Seen};
-use crate::world::sim::{NODES, client};
+use crate::world::World;
 
 const TOPIC: &str = "log";
 
-/// Partitions of the topic: several, so that leaders are on several nodes.
-pub const PARTITIONS: u32 = 3;
+/// Replicas of each partition.
+const REPLICAS: u32 = 3;
 
-/// Messages of one publisher that may be without an outcome.
-const WINDOW: usize = 64;
+/// How much there is, and how fast.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Newest messages that each partition keeps; `None`: all.
+    pub keep_messages: Option<u64>,
+    /// Messages of one publisher that may be without an outcome.
+    pub window: usize,
+    /// Messages that a publisher sends without a pause.
+    pub burst: RangeInclusive<usize>,
+    /// Pause after them.
+    pub pause_ms: Range<u64>,
+    /// Pause between two reads of everything.
+    pub snapshot_pause_ms: Range<u64>,
+}
+
+impl Load {
+    /// Final reads of everything: one from each replica of every partition.
+    pub const FINAL_READS: usize = REPLICAS as usize;
+}
 
 /// How long a reader waits for a leader before it gives up.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -30,62 +50,78 @@ const FINAL_PATIENCE: Duration = Duration::from_secs(20);
 /// How often a leadership is asked to move.
 const TRANSFER_ATTEMPTS: usize = 5;
 
+/// Adds the processes.
+pub fn start(world: &mut dyn World, course: &Course, load: &Load) {
+    world.client("setup", set_up(course.clone(), load.clone()).boxed());
+    // One outlasts most faults; the others give up in the midst of them, and then nobody knows.
+    let patience = [PUBLISH_DEADLINE, Duration::from_secs(3), Duration::from_secs(1)];
+    for (process, deadline) in ["p1", "p2", "p3"].into_iter().zip(patience) {
+        world.client(process, publish(course.clone(), process, deadline, load.clone()).boxed());
+    }
+    world.client("r1", read_snapshots(course.clone(), "r1", load.snapshot_pause_ms.clone()).boxed());
+    world.client("t1", follow(course.clone(), "t1").boxed());
+    world.client("f1", read_finally(course.clone(), "f1", load.partitions).boxed());
+}
+
 /// Creates the topic, and lets the faults begin.
-pub async fn set_up(course: Course, keep_messages: Option<u64>) {
-    let action = || Action::Create { partitions: PARTITIONS, keep_messages };
+async fn set_up(course: Course, load: Load) {
+    let Load { partitions, keep_messages, .. } = load;
+    let action = || Action::Create { partitions, keep_messages };
     let op = course.recorder().invoke("setup", action());
-    // Until all nodes have registered, the default of three replicas is refused.
-    while create(keep_messages).await.is_err() {
+    // Until enough nodes have registered, three replicas are refused.
+    while create(&course, &load).await.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     course.recorder().end(&op, Phase::Ok, action());
     course.enter(Stage::Faults);
 }
 
-async fn create(keep_messages: Option<u64>) -> Result<(), ClientError> {
-    let retention = keep_messages.map(|messages| Retention { messages: Some(messages), ..Retention::default() });
-    let spec = TopicSpec { partitions: Some(PARTITIONS), retention, ..TopicSpec::named(TOPIC) };
-    let created = client()?.topics().create(spec).await?;
-    // The nodes have only just started: a topic made now must not make do with those that have registered.
-    assert_eq!(created.topic.replication_factor as usize, NODES.len(), "{:?}", created.warnings);
-    Ok(())
+async fn create(course: &Course, load: &Load) -> Result<(), ClientError> {
+    let retention = load.keep_messages.map(|messages| Retention { messages: Some(messages), ..Retention::default() });
+    let spec = TopicSpec {
+        partitions: Some(load.partitions),
+        replication_factor: Some(REPLICAS),
+        retention,
+        ..TopicSpec::named(TOPIC)
+    };
+    course.client()?.topics().create(spec).await.map(drop)
 }
 
 /// Publishes until it is time to stop, and waits for every outcome, each at most `deadline`.
-pub async fn publish(course: Course, process: &'static str, deadline: Duration) {
+async fn publish(course: Course, process: &'static str, deadline: Duration, load: Load) {
     let _work = course.begin_work();
     course.reached(Stage::Faults).await;
     let publisher = loop {
-        match publisher(deadline).await {
+        match publisher(&course, deadline).await {
             Ok(publisher) => break publisher,
             Err(_) if course.stage() <= Stage::Calm => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(_) => return,
         }
     };
-    let window = Arc::new(Semaphore::new(WINDOW));
+    let window = Arc::new(Semaphore::new(load.window));
     let mut number = 0;
     while course.stage() <= Stage::Calm {
-        for _ in 0..fastrand::usize(1..=4) {
+        for _ in 0..fastrand::usize(load.burst.clone()) {
             number += 1;
-            send(&course, process, number, &publisher, &window).await;
+            let sent = Sent { message: format!("{process}-{number}"), partition: fastrand::u32(..load.partitions) };
+            send(&course, process, sent, &publisher, &window).await;
         }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(5..80))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(load.pause_ms.clone()))).await;
     }
     publisher.close().await;
     // All permits are back when the last outcome is recorded.
-    let _ = window.acquire_many(u32::try_from(WINDOW).unwrap_or(u32::MAX)).await;
+    let _ = window.acquire_many(u32::try_from(load.window).unwrap_or(u32::MAX)).await;
 }
 
-async fn publisher(deadline: Duration) -> Result<Publisher, ClientError> {
+async fn publisher(course: &Course, deadline: Duration) -> Result<Publisher, ClientError> {
     let compression = [Compression::None, Compression::Lz4, Compression::Zstd][fastrand::usize(..3)];
-    let builder = client()?.publisher(TOPIC).delivery_timeout(deadline).compression(compression);
+    let builder = course.client()?.publisher(TOPIC).delivery_timeout(deadline).compression(compression);
     builder.attempt_timeout(Duration::from_secs(3)).batch_records(fastrand::usize(2..=30)).build().await
 }
 
-async fn send(course: &Course, process: &str, number: u64, publisher: &Publisher, window: &Arc<Semaphore>) {
+async fn send(course: &Course, process: &str, sent: Sent, publisher: &Publisher, window: &Arc<Semaphore>) {
     // The semaphore is never closed.
     let Ok(permit) = Arc::clone(window).acquire_owned().await else { return };
-    let sent = Sent { message: format!("{process}-{number}"), partition: fastrand::u32(..PARTITIONS) };
     let op = course.recorder().invoke(process, sent.outcome(None, String::new()));
     match publisher.send(sent.to_message()).await {
         Ok(receipt) => {
@@ -128,29 +164,29 @@ impl Sent {
 }
 
 /// Reads everything to the end, again and again.
-pub async fn read_snapshots(course: Course, process: &'static str) {
+async fn read_snapshots(course: Course, process: &'static str, pause_ms: Range<u64>) {
     let _work = course.begin_work();
     course.reached(Stage::Faults).await;
     while course.stage() <= Stage::Calm {
         read(&course, process, Purpose::Snapshot, PATIENCE).await;
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(200..1_500))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(pause_ms.clone()))).await;
     }
 }
 
 /// Follows the log until what is left is read.
-pub async fn follow(course: Course, process: &'static str) {
+async fn follow(course: Course, process: &'static str) {
     course.reached(Stage::Faults).await;
     while course.stage() < Stage::Final {
         read(&course, process, Purpose::Tail, PATIENCE).await;
     }
 }
 
-/// In the end: lets every node lead every partition in turn, and reads everything from it.
-pub async fn read_finally(course: Course, process: &'static str) {
+/// In the end: lets every replica of every partition lead in turn, and reads everything from it.
+async fn read_finally(course: Course, process: &'static str, partitions: u32) {
     course.reached(Stage::Final).await;
-    for node in NODES {
-        for partition in 0..PARTITIONS {
-            transfer(&course, process, partition, node).await;
+    for replica in 0..Load::FINAL_READS {
+        for partition in 0..partitions {
+            transfer(&course, process, partition, replica).await;
         }
         read(&course, process, Purpose::Final, FINAL_PATIENCE).await;
     }
@@ -160,7 +196,7 @@ async fn read(course: &Course, process: &str, purpose: Purpose, patience: Durati
     let op = course.recorder().invoke(process, Action::Read { purpose, seen: Vec::new(), why: String::new() });
     let mut seen = Vec::new();
     let outcome = tokio::select! {
-        outcome = read_into(&mut seen, purpose, patience) => outcome,
+        outcome = read_into(course, &mut seen, purpose, patience) => outcome,
         () = course.reached(Stage::Final), if purpose == Purpose::Tail => Ok(()),
     };
     let (phase, why) = match outcome {
@@ -170,8 +206,13 @@ async fn read(course: &Course, process: &str, purpose: Purpose, patience: Durati
     course.recorder().end(&op, phase, Action::Read { purpose, seen, why });
 }
 
-async fn read_into(seen: &mut Vec<Seen>, purpose: Purpose, patience: Duration) -> Result<(), ClientError> {
-    let builder = client()?.reader(TOPIC).patience(patience);
+async fn read_into(
+    course: &Course,
+    seen: &mut Vec<Seen>,
+    purpose: Purpose,
+    patience: Duration,
+) -> Result<(), ClientError> {
+    let builder = course.client()?.reader(TOPIC).patience(patience);
     let builder = if purpose == Purpose::Tail { builder } else { builder.stop_at_end() };
     let mut reader = builder.build().await?;
     while let Some(received) = reader.next().await {
@@ -190,27 +231,29 @@ fn what_was_seen(received: &ReceivedMessage) -> Seen {
     Seen { partition: received.partition, offset: received.offset, message }
 }
 
-async fn transfer(course: &Course, process: &str, partition: u32, node: u64) {
-    let action = |why| Action::Transfer { partition, node, why };
-    let op = course.recorder().invoke(process, action(String::new()));
+async fn transfer(course: &Course, process: &str, partition: u32, replica: usize) {
+    let action = |node, why| Action::Transfer { partition, node, why };
+    let op = course.recorder().invoke(process, action(None, String::new()));
     let mut why = String::new();
     for _ in 0..TRANSFER_ATTEMPTS {
-        match lead(partition, node).await {
-            Ok(()) => return course.recorder().end(&op, Phase::Ok, action(String::new())),
+        match lead(course, partition, replica).await {
+            Ok(node) => return course.recorder().end(&op, Phase::Ok, action(node, String::new())),
             Err(error) => why = error.to_string(),
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    course.recorder().end(&op, Phase::Unknown, action(why));
+    course.recorder().end(&op, Phase::Unknown, action(None, why));
 }
 
-async fn lead(partition: u32, node: u64) -> Result<(), ClientError> {
-    let cluster = client()?.cluster();
-    let node = NodeId::new(node);
+/// Lets one of the replicas of a partition lead it; the node that holds it, if the partition is known.
+async fn lead(course: &Course, partition: u32, replica: usize) -> Result<Option<u64>, ClientError> {
+    let cluster = course.client()?.cluster();
     let view = cluster.get().await?;
     let of_partition = view.topic(TOPIC).and_then(|topic| topic.partitions.get(partition as usize));
-    if of_partition.is_some_and(|partition| partition.leadership.node == Some(node)) {
-        return Ok(());
+    let node = of_partition.and_then(|partition| partition.replicas.get(replica).copied());
+    let leader = of_partition.and_then(|partition| partition.leadership.node);
+    if node.is_none() || leader != node {
+        cluster.transfer_leader(TOPIC, partition, node).await?;
     }
-    cluster.transfer_leader(TOPIC, partition, Some(node)).await.map(drop)
+    Ok(node.map(NodeId::get))
 }

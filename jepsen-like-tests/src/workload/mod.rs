@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use quorate_client::{Client, ClientError};
 use tokio::sync::watch;
 
 use crate::history::Recorder;
+use crate::world::Access;
 
 /// Every published message has its outcome within this time, whatever its publisher's deadline.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
@@ -34,13 +36,14 @@ pub struct Course {
     stage: Arc<watch::Sender<Stage>>,
     at_work: Arc<AtomicUsize>,
     recorder: Recorder,
+    access: Access,
 }
 
 impl Course {
     /// At its first stage.
     #[must_use]
-    pub fn new(recorder: Recorder) -> Self {
-        Self { stage: Arc::new(watch::Sender::new(Stage::SetUp)), at_work: Arc::default(), recorder }
+    pub fn new(recorder: Recorder, access: Access) -> Self {
+        Self { stage: Arc::new(watch::Sender::new(Stage::SetUp)), at_work: Arc::default(), recorder, access }
     }
 
     /// The stage that is on.
@@ -65,6 +68,14 @@ impl Course {
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    /// A new client of the cluster.
+    ///
+    /// # Errors
+    /// If the addresses are malformed.
+    pub fn client(&self) -> Result<Client, ClientError> {
+        self.access.client()
     }
 
     /// Whoever has work that must be finished before the end holds one of these.

@@ -1,14 +1,18 @@
-//! Three real nodes in a simulated world: turmoil's network and time, disks in memory that can lose power. Everything
+//! Three or five real nodes in a simulated world: turmoil's network and time, disks in memory that can lose power. Everything
 //! comes from one seed, so a run can be repeated exactly; one process runs one seed, because tokio's task ids are global
 //! to the process and decide the order in which a killed node's tasks are dropped.
 
-mod disks;
 mod env;
 
+use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use quorate_client::{Client, ClientError, Connector};
+use futures::future::BoxFuture;
+
+use quorate_client::{Client, Connector};
 use quorate_server::{Config, Node, Runtimes};
 use quorate_storage::SimDisk;
 use tokio::runtime::Handle;
@@ -17,18 +21,37 @@ use tokio::sync::watch;
 use self::env::{SimEnv, connect, wall_clock_ms};
 use crate::checker::GroupLogs;
 use crate::trace::Trace;
-
-/// The nodes' numbers.
-pub const NODES: [u64; 3] = [1, 2, 3];
+use crate::world::{Access, World, logs};
 
 /// Where the simulated calendar begins: some day in 2026.
 const EPOCH: Duration = Duration::from_secs(1_790_000_000);
 
-/// Time that a packet is under way.
-const PACKET_MS: (u64, u64) = (1, 10);
+/// What the seed decides about a world, so that no size or speed is the only one that works.
+#[derive(Clone, Debug)]
+pub struct Scale {
+    /// Number of nodes: 3 or 5.
+    pub nodes: u64,
+    /// Longest time that a packet is under way; the shortest is 1 ms.
+    pub packet_ms: u64,
+    /// Time that a sync takes.
+    pub sync_ms: RangeInclusive<u64>,
+    /// Silence after which a node is suspected.
+    pub suspect_after_ms: u64,
+}
 
-/// Time that a sync takes.
-const SYNC_MS: std::ops::RangeInclusive<u64> = 1..=8;
+impl Scale {
+    /// Drawn from a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed ^ 0x5ca1_e0f5);
+        Self {
+            nodes: if rng.u8(..4) == 0 { 5 } else { 3 },
+            packet_ms: rng.u64(2..=20),
+            sync_ms: 1..=rng.u64(1..=15),
+            suspect_after_ms: rng.u64(300..=1_000),
+        }
+    }
+}
 
 /// How long a lying disk's syncs follow after their acknowledgement.
 const LIE: Duration = Duration::from_millis(300);
@@ -36,7 +59,8 @@ const LIE: Duration = Duration::from_millis(300);
 /// The simulated world.
 pub struct SimWorld {
     sim: turmoil::Sim<'static>,
-    disks: Vec<SimDisk>,
+    nodes: Vec<u64>,
+    disks: Vec<Disk>,
     stops: Vec<Stop>,
     clients: Vec<String>,
     trace: Trace,
@@ -53,69 +77,60 @@ enum Order {
 
 type Stop = watch::Sender<Order>;
 
+/// A disk, and what it does about syncs.
+#[derive(Clone)]
+struct Disk {
+    disk: SimDisk,
+    /// Time that each sync takes longer than usual.
+    slower_ms: Arc<AtomicU64>,
+    syncs: Arc<AtomicU64>,
+}
+
 impl SimWorld {
     /// A world with its nodes, not a moment old. `lying_disks`: they acknowledge before they sync.
     ///
     /// # Errors
     /// If the nodes' configuration is refused.
-    pub fn new(seed: u64, lying_disks: bool, trace: Trace) -> Result<Self, String> {
+    pub fn new(seed: u64, scale: &Scale, lying_disks: bool, trace: Trace) -> Result<Self, String> {
         fastrand::seed(seed);
         let mut sim = turmoil::Builder::new()
             .rng_seed(seed)
             .epoch(UNIX_EPOCH + EPOCH)
             .enable_random_order()
             .tick_duration(Duration::from_millis(1))
-            .min_message_latency(Duration::from_millis(PACKET_MS.0))
-            .max_message_latency(Duration::from_millis(PACKET_MS.1))
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(Duration::from_millis(scale.packet_ms))
             .simulation_duration(Duration::from_secs(24 * 3600))
             .build();
+        let nodes: Vec<u64> = (1..=scale.nodes).collect();
         let (mut disks, mut stops) = (Vec::new(), Vec::new());
-        for node in NODES {
-            let disk = disk(node, &trace);
+        for node in nodes.iter().copied() {
+            let disk = disk(node, scale.sync_ms.clone(), &trace);
             if lying_disks {
-                disk.acknowledge_early(LIE);
+                disk.disk.acknowledge_early(LIE);
             }
             let stop = Stop::new(Order::Run);
             disks.push(disk.clone());
             stops.push(stop.clone());
-            let config = config(node)?;
+            let config = config(node, &nodes, scale)?;
             sim.host(name(node), move || {
-                let (disk, stop, config) = (disk.clone(), stop.clone(), config.clone());
+                let (disk, stop, config) = (disk.disk.clone(), stop.clone(), config.clone());
                 async move { Ok(run_node(disk, stop, config).await?) }
             });
         }
-        Ok(Self { sim, disks, stops, clients: Vec::new(), trace })
+        Ok(Self { sim, nodes, disks, stops, clients: Vec::new(), trace })
     }
 
-    /// Adds a process that is no node. The world ends when all of them have.
-    pub fn client(&mut self, process: &str, work: impl Future<Output = ()> + 'static) {
-        self.clients.push(process.to_owned());
-        self.sim.client(process, async move {
-            work.await;
-            Ok(())
-        });
-    }
-
-    /// Lets a millisecond pass. True once all clients have ended.
-    ///
-    /// # Errors
-    /// The failure of a node that gave up.
-    pub fn step(&mut self) -> Result<bool, String> {
-        let ended = self.sim.step().map_err(|error| error.to_string());
-        self.trace.advance_to(u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX));
-        ended
-    }
-
-    /// Simulated time.
+    /// The nodes' numbers.
     #[must_use]
-    pub fn now_ms(&self) -> u64 {
-        self.trace.now_ms()
+    pub fn nodes(&self) -> &[u64] {
+        &self.nodes
     }
 
     /// Kills a node's process, as `kill -9` does: its connections are closed, what it has written stays.
     pub fn kill(&mut self, node: u64) {
         self.sim.crash(name(node));
-        self.disk(node).kill();
+        self.disk(node).disk.kill();
     }
 
     /// Takes a node's power: nobody hears of it, and what was not synced may be gone. Returns how many commits are.
@@ -124,7 +139,7 @@ impl SimWorld {
             self.sim.partition(name(node), other);
         }
         self.sim.crash(name(node));
-        self.disk(node).crash()
+        self.disk(node).disk.crash()
     }
 
     /// Tells a node to stop, as a service manager does.
@@ -174,6 +189,22 @@ impl SimWorld {
         }
     }
 
+    /// Lets packets between two nodes through again.
+    pub fn mend_between(&mut self, a: u64, b: u64) {
+        self.sim.repair(name(a), name(b));
+    }
+
+    /// Makes each sync of a node take longer than usual; 0: no longer.
+    pub fn slow_syncs(&mut self, node: u64, by_ms: u64) {
+        self.disk(node).slower_ms.store(by_ms, Ordering::Relaxed);
+    }
+
+    /// How many syncs a node's disk has done.
+    #[must_use]
+    pub fn syncs(&self, node: u64) -> u64 {
+        self.disk(node).syncs.load(Ordering::Relaxed)
+    }
+
     /// Keeps all packets between two nodes back.
     pub fn hold(&mut self, a: u64, b: u64) {
         self.sim.hold(name(a), name(b));
@@ -195,36 +226,64 @@ impl SimWorld {
     /// # Errors
     /// If a disk can't be read.
     pub fn into_logs(mut self) -> Result<Vec<GroupLogs>, String> {
-        for node in NODES {
+        for node in self.nodes.clone() {
             self.kill(node);
         }
-        let Self { sim, disks, .. } = self;
+        let Self { sim, nodes, disks, .. } = self;
         drop(sim);
-        disks::logs(&disks)
+        logs::read(&nodes, |node| {
+            let of_node = nodes.iter().position(|known| *known == node).and_then(|position| disks.get(position));
+            let disk = of_node.ok_or_else(|| format!("node {node} has no disk"))?;
+            disk.disk.open(Path::new("simulated")).map_err(|error| error.to_string())
+        })
     }
 
     fn others(&self, node: u64) -> Vec<String> {
-        let nodes = NODES.into_iter().filter(|other| *other != node).map(name);
+        let nodes = self.nodes.iter().copied().filter(|other| *other != node).map(name);
         nodes.chain(self.clients.iter().cloned()).collect()
     }
 
-    fn disk(&self, node: u64) -> &SimDisk {
-        &self.disks[position(node)]
+    fn disk(&self, node: u64) -> &Disk {
+        &self.disks[self.position(node)]
     }
 
     fn stop(&self, node: u64) -> &Stop {
-        &self.stops[position(node)]
+        &self.stops[self.position(node)]
+    }
+
+    fn position(&self, node: u64) -> usize {
+        self.nodes.iter().position(|known| *known == node).unwrap_or_else(|| panic!("there is no node {node}"))
     }
 }
 
-/// A client of the cluster, for a process of the world.
-///
-/// # Errors
-/// Never: the addresses are well-formed.
-pub fn client() -> Result<Client, ClientError> {
-    let connector: Connector =
-        Arc::new(|address| Box::pin(async move { Ok(Box::new(connect(address).await?) as quorate_client::BoxIo) }));
-    Client::builder().servers(NODES.map(client_address)).connector(connector).wall_clock(wall_clock_ms).build()
+impl World for SimWorld {
+    fn now_ms(&self) -> u64 {
+        self.trace.now_ms()
+    }
+
+    fn access(&self) -> Access {
+        let servers: Vec<String> = self.nodes.iter().copied().map(client_address).collect();
+        Access::new(self.nodes.clone(), move || {
+            let connector: Connector = Arc::new(|address| {
+                Box::pin(async move { Ok(Box::new(connect(address).await?) as quorate_client::BoxIo) })
+            });
+            Client::builder().servers(servers.clone()).connector(connector).wall_clock(wall_clock_ms).build()
+        })
+    }
+
+    fn client(&mut self, process: &str, work: BoxFuture<'static, ()>) {
+        self.clients.push(process.to_owned());
+        self.sim.client(process, async move {
+            work.await;
+            Ok(())
+        });
+    }
+
+    fn step(&mut self) -> Result<bool, String> {
+        let ended = self.sim.step().map_err(|error| error.to_string());
+        self.trace.advance_to(u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX));
+        ended
+    }
 }
 
 /// One life of a node's process.
@@ -244,17 +303,21 @@ async fn run_node(disk: SimDisk, stop: Stop, config: Config) -> Result<(), Strin
     std::future::pending().await
 }
 
-fn disk(node: u64, trace: &Trace) -> SimDisk {
+fn disk(node: u64, sync_ms: RangeInclusive<u64>, trace: &Trace) -> Disk {
     let trace = trace.clone();
-    SimDisk::new(move || {
-        let took_ms = fastrand::u64(SYNC_MS);
+    let (slower_ms, syncs) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (slower, done) = (Arc::clone(&slower_ms), Arc::clone(&syncs));
+    let disk = SimDisk::new(move || {
+        let took_ms = fastrand::u64(sync_ms.clone()) + slower.load(Ordering::Relaxed);
+        done.fetch_add(1, Ordering::Relaxed);
         trace.note(&name(node), "sync", &took_ms.to_string());
         Duration::from_millis(took_ms)
-    })
+    });
+    Disk { disk, slower_ms, syncs }
 }
 
-fn config(node: u64) -> Result<Config, String> {
-    let voters = NODES.map(|voter| format!("{voter}={}", peer_address(voter)));
+fn config(node: u64, nodes: &[u64], scale: &Scale) -> Result<Config, String> {
+    let voters: Vec<String> = nodes.iter().map(|voter| format!("{voter}={}", peer_address(*voter))).collect();
     let flags = [
         format!("node.id={node}"),
         format!("node.data_dir=/simulated/{}", name(node)),
@@ -262,14 +325,11 @@ fn config(node: u64) -> Result<Config, String> {
         format!("cluster.voters={}", voters.join(",")),
         format!("listen.client={}", client_address(node)),
         format!("listen.peer={}", peer_address(node)),
+        format!("detection.suspect_after_ms={}", scale.suspect_after_ms),
         // Metrics are served over the system's network, which isn't there.
         "listen.metrics=".to_owned(),
     ];
     Config::load(None, [], &flags).map_err(|error| error.to_string())
-}
-
-fn position(node: u64) -> usize {
-    NODES.iter().position(|known| *known == node).unwrap_or_else(|| panic!("there is no node {node}"))
 }
 
 fn name(node: u64) -> String {

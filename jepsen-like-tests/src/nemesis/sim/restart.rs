@@ -3,7 +3,8 @@
 
 use fastrand::Rng;
 
-use super::{Begun, Fault, any_node};
+use super::{Begun, any_node};
+use crate::nemesis::Fault;
 use crate::world::sim::SimWorld;
 
 /// Longest time to stop: draining, handing over and ending have their bounds, and this is above their sum.
@@ -13,21 +14,21 @@ struct Restart {
     node: u64,
 }
 
-pub(super) fn begin(world: &mut SimWorld, rng: &mut Rng) -> Begun {
-    let node = any_node(rng);
+pub(super) fn begin(world: &mut SimWorld, rng: &mut Rng) -> Result<Begun, String> {
+    let node = any_node(world, rng);
     world.ask_to_stop(node);
-    (Box::new(Restart { node }), format!("node {node} told to stop"))
+    Ok((Box::new(Restart { node }), format!("node {node} told to stop")))
 }
 
-impl Fault for Restart {
-    fn end(&mut self, world: &mut SimWorld) -> bool {
+impl Fault<SimWorld> for Restart {
+    fn end(&mut self, world: &mut SimWorld) -> Result<bool, String> {
         let has_stopped = world.has_stopped(self.node);
         world.kill(self.node);
         world.start(self.node);
-        has_stopped && world.is_running(self.node)
+        Ok(has_stopped && world.is_running(self.node))
     }
 
-    fn is_over(&self, world: &SimWorld) -> bool {
-        world.has_stopped(self.node)
+    fn go_on(&mut self, world: &mut SimWorld) -> Result<bool, String> {
+        Ok(world.has_stopped(self.node))
     }
 }
