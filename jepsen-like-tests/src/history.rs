@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checker::Expected;
 use crate::trace::Trace;
 
 /// One line of a history.
@@ -94,8 +95,21 @@ pub enum Action {
         /// What it did to whom.
         detail: String,
     },
+    /// What the run set out to cover; without it nothing counts as covered.
+    Plan(Expected),
     /// No more faults from here on.
     Healed,
+    /// After the run, the logs of a group's replicas were read from their disks.
+    Compared {
+        /// The group, for people.
+        group: String,
+        /// Replicas whose logs were there.
+        replicas: usize,
+        /// Entries of the longest of them.
+        entries: usize,
+        /// In what they differ.
+        differences: Vec<String>,
+    },
     /// Something outside the operations went wrong, such as a node that gave up.
     Broken {
         /// What.

@@ -153,7 +153,7 @@ fn report(outcome: &Outcome, (hash, lines): (u64, u64)) -> Vec<String> {
                 *effective += usize::from(event.phase == Phase::Ok);
                 continue;
             }
-            Action::Healed | Action::Broken { .. } => continue,
+            Action::Plan(_) | Action::Healed | Action::Compared { .. } | Action::Broken { .. } => continue,
         };
         *operations.entry((kind, event.phase)).or_default() += 1;
     }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{GroupLogs, Operations, Read};
-use crate::history::{Action, History, Phase, Purpose};
+use serde::{Deserialize, Serialize};
+
+use super::{Operations, Read};
+use crate::history::{Action, Event, History, Phase, Purpose};
 
 /// What a run set out to cover.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Faults that must have taken effect at least once.
-    pub faults: Vec<&'static str>,
+    pub faults: Vec<String>,
     /// Partitions that must have acknowledged messages, also after the faults.
     pub partitions: u32,
     /// Reads that must have found out what is left in the end.
@@ -21,15 +23,16 @@ pub struct Expected {
 }
 
 /// What is missing; empty: nothing.
-pub(super) fn missing(
-    history: &History,
-    operations: &Operations<'_>,
-    disks: &[GroupLogs],
-    expected: &Expected,
-) -> Vec<String> {
+pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<String> {
+    let plans = history.events.iter().filter_map(|event| match &event.action {
+        Action::Plan(expected) => Some(expected),
+        _ => None,
+    });
+    let Some(expected) = plans.last() else { return vec!["nobody said what should be covered".to_owned()] };
     let mut missing = Vec::new();
+    let faults = faults(history);
     for fault in &expected.faults {
-        let (begun, effective) = faults(history).get(fault).copied().unwrap_or_default();
+        let (begun, effective) = faults.get(fault.as_str()).copied().unwrap_or_default();
         if begun == 0 {
             missing.push(format!("fault {fault} never happened"));
         } else if effective == 0 {
@@ -63,7 +66,8 @@ pub(super) fn missing(
     if expected.trimmed && !operations.reads.iter().any(|read| read.is_final() && begins_later(read)) {
         missing.push("retention removed nothing".to_owned());
     }
-    let compared = disks.iter().filter(|group| group.replicas.len() > 1).count();
+    let compared = |event: &&Event| matches!(event.action, Action::Compared { replicas: 2.., .. });
+    let compared = history.events.iter().filter(compared).count();
     if compared < expected.groups {
         missing.push(format!("replicas of {compared} groups were compared, not of {}", expected.groups));
     }
@@ -91,12 +95,13 @@ mod tests {
     use crate::history::{Action, Phase, Purpose};
 
     fn expected() -> Expected {
-        Expected { faults: vec!["crash"], partitions: 1, trimmed: false, final_reads: 1, groups: 0 }
+        Expected { faults: vec!["crash".to_owned()], partitions: 1, trimmed: false, final_reads: 1, groups: 0 }
     }
 
-    fn complete() -> Script {
+    fn complete(expected: Expected) -> Script {
         let seen = [(0, "m1"), (1, "m2")];
         Script::new()
+            .remark(Action::Plan(expected))
             .published("m1", 0)
             .fault("crash", Phase::Ok)
             .remark(Action::Healed)
@@ -106,36 +111,36 @@ mod tests {
             .finally(&seen)
     }
 
-    fn lacks(script: &Script, expected: &Expected) -> usize {
+    fn lacks(script: &Script) -> usize {
         let history = script.history();
-        missing(&history, &Operations::of(&history), &[], expected).len()
+        missing(&history, &Operations::of(&history)).len()
     }
 
     #[test]
     fn a_run_that_covered_everything_passes() {
-        assert_eq!(judge(&complete().history(), &[], &expected()), Verdict::Pass);
+        assert_eq!(judge(&complete(expected()).history()), Verdict::Pass);
     }
 
     #[test]
     fn a_run_that_missed_something_is_unknown() {
-        assert!(matches!(judge(&Script::new().history(), &[], &expected()), Verdict::Unknown(_)));
-        let more = Expected { faults: vec!["crash", "power"], ..expected() };
-        assert_eq!(lacks(&complete(), &more), 1, "a fault that was asked for");
-        assert_eq!(lacks(&complete(), &Expected { final_reads: 2, ..expected() }), 1);
-        assert_eq!(lacks(&complete(), &Expected { trimmed: true, ..expected() }), 1);
-        assert_eq!(lacks(&complete(), &Expected { groups: 1, ..expected() }), 1);
-        assert_eq!(lacks(&complete(), &Expected { partitions: 2, ..expected() }), 1);
+        assert!(matches!(judge(&Script::new().history()), Verdict::Unknown(_)), "without a plan nothing is covered");
+        let more = Expected { faults: vec!["crash".to_owned(), "power".to_owned()], ..expected() };
+        assert_eq!(lacks(&complete(more)), 1, "a fault that was asked for");
+        assert_eq!(lacks(&complete(Expected { final_reads: 2, ..expected() })), 1);
+        assert_eq!(lacks(&complete(Expected { trimmed: true, ..expected() })), 1);
+        assert_eq!(lacks(&complete(Expected { groups: 1, ..expected() })), 1);
+        assert_eq!(lacks(&complete(Expected { partitions: 2, ..expected() })), 1);
     }
 
     #[test]
     fn a_fault_without_effect_covers_nothing() {
-        let script = complete().fault("hold", Phase::Fail);
-        assert_eq!(lacks(&script, &Expected { faults: vec!["hold"], ..expected() }), 1);
+        let hold = Expected { faults: vec!["hold".to_owned()], ..expected() };
+        assert_eq!(lacks(&complete(hold).fault("hold", Phase::Fail)), 1);
     }
 
     #[test]
     fn a_violation_is_a_failure_with_or_without_coverage() {
         let script = Script::new().published("m1", 0).finally(&[]);
-        assert!(matches!(judge(&script.history(), &[], &expected()), Verdict::Fail(_)));
+        assert!(matches!(judge(&script.history()), Verdict::Fail(_)));
     }
 }

@@ -72,14 +72,14 @@ pub struct Violation {
 /// Evidence shown per property; the rest is counted.
 const EVIDENCE_SHOWN: usize = 8;
 
-/// Judges a run by its history and by what is on the disks in the end.
+/// Judges a run by its history, now or years later.
 #[must_use]
-pub fn judge(history: &History, disks: &[GroupLogs], expected: &Expected) -> Verdict {
+pub fn judge(history: &History) -> Verdict {
     let operations = Operations::of(history);
     let of_history = PROPERTIES.iter().map(|(property, check)| (*property, check(&operations)));
     let others = [
         ("broken: no node gives up", unbroken::check(history)),
-        ("replicas: all replicas of a group hold the same log", replicas::check(disks)),
+        ("replicas: all replicas of a group hold the same log", replicas::check(history)),
     ];
     let violations: Vec<Violation> = of_history
         .chain(others)
@@ -89,7 +89,7 @@ pub fn judge(history: &History, disks: &[GroupLogs], expected: &Expected) -> Ver
     if !violations.is_empty() {
         return Verdict::Fail(violations);
     }
-    let missing = coverage::missing(history, &operations, disks, expected);
+    let missing = coverage::missing(history, &operations);
     if missing.is_empty() { Verdict::Pass } else { Verdict::Unknown(missing) }
 }
 

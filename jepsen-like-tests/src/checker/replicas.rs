@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::history::{Action, History};
+
 /// The logs of one group, as its disks have them.
 #[derive(Clone, Debug)]
 pub struct GroupLogs {
@@ -20,8 +22,25 @@ pub struct LogLine {
     pub content: u64,
 }
 
-pub(super) fn check(groups: &[GroupLogs]) -> Vec<String> {
-    groups.iter().flat_map(differences).collect()
+pub(super) fn check(history: &History) -> Vec<String> {
+    let found = history.events.iter().filter_map(|event| match &event.action {
+        Action::Compared { differences, .. } => Some(differences.clone()),
+        _ => None,
+    });
+    found.flatten().collect()
+}
+
+impl GroupLogs {
+    /// What a comparison of the logs gives, for the history.
+    #[must_use]
+    pub fn compared(&self) -> Action {
+        Action::Compared {
+            group: self.group.clone(),
+            replicas: self.replicas.len(),
+            entries: self.replicas.values().map(BTreeMap::len).max().unwrap_or_default(),
+            differences: differences(self),
+        }
+    }
 }
 
 fn differences(group: &GroupLogs) -> Vec<String> {
@@ -49,21 +68,23 @@ fn described(line: Option<&LogLine>) -> String {
 #[cfg(test)]
 mod tests {
     use super::{GroupLogs, LogLine, check};
+    use crate::checker::script::Script;
 
-    fn group(logs: &[&[(u64, u64)]]) -> Vec<GroupLogs> {
+    fn complaints(logs: &[&[(u64, u64)]]) -> usize {
         let log = |lines: &[(u64, u64)]| {
             (0..).zip(lines.iter().map(|(term, content)| LogLine { term: *term, content: *content })).collect()
         };
         let replicas = (1..).zip(logs.iter().map(|lines| log(lines))).collect();
-        vec![GroupLogs { group: "g".to_owned(), replicas }]
+        let compared = GroupLogs { group: "g".to_owned(), replicas }.compared();
+        check(&Script::new().remark(compared).history()).len()
     }
 
     #[test]
     fn equal_logs_are_equal_and_others_are_not() {
-        assert!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7), (2, 8)], &[(1, 7), (2, 8)]])).is_empty());
-        assert_eq!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7), (2, 9)]])).len(), 1, "other content");
-        assert_eq!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7), (3, 8)]])).len(), 1, "another term");
-        assert_eq!(check(&group(&[&[(1, 7), (2, 8)], &[(1, 7)]])).len(), 1, "an entry too few");
-        assert_eq!(check(&group(&[&[(1, 7)], &[(1, 7)], &[]])).len(), 1, "an empty log");
+        assert_eq!(complaints(&[&[(1, 7), (2, 8)], &[(1, 7), (2, 8)], &[(1, 7), (2, 8)]]), 0);
+        assert_eq!(complaints(&[&[(1, 7), (2, 8)], &[(1, 7), (2, 9)]]), 1, "other content");
+        assert_eq!(complaints(&[&[(1, 7), (2, 8)], &[(1, 7), (3, 8)]]), 1, "another term");
+        assert_eq!(complaints(&[&[(1, 7), (2, 8)], &[(1, 7)]]), 1, "an entry too few");
+        assert_eq!(complaints(&[&[(1, 7)], &[(1, 7)], &[]]), 1, "an empty log");
     }
 }

@@ -48,7 +48,7 @@ struct Faults<W> {
 
 fn expected<W>(kinds: &[Kind<W>], load: &Load) -> Expected {
     Expected {
-        faults: kinds.iter().map(|kind| kind.name).collect(),
+        faults: kinds.iter().map(|kind| kind.name.to_owned()).collect(),
         partitions: load.partitions,
         trimmed: load.keep_messages.is_some(),
         final_reads: Load::FINAL_READS,

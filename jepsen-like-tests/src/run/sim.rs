@@ -39,14 +39,14 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
     let rhythm = Rhythm { pause_ms: 100..=2_500, quiet_one_in: 0, quiet_ms: 0 };
     let faults = Faults { kinds: options.faults.clone(), rhythm, seed: options.seed, seconds: options.seconds };
 
-    let mut logs = Vec::new();
+    recorder.remark("run", Action::Plan(expected(&options.faults, &load)));
     if let Err(what) = follow_course(&mut world, &course, &faults) {
         recorder.remark("world", Action::Broken { what });
     } else {
-        logs = world.into_logs()?;
+        world.into_logs()?.iter().for_each(|group| recorder.remark("world", group.compared()));
     }
     let history = recorder.history();
-    let verdict = judge(&history, &logs, &expected(&options.faults, &load));
+    let verdict = judge(&history);
     Ok(Outcome { history, verdict, took_ms: trace.now_ms() })
 }
 
