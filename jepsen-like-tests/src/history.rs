@@ -88,6 +88,53 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
+    /// Does something to a topic, which is a register: there or not, with a value in its labels.
+    Topic {
+        /// Its name.
+        name: String,
+        /// What is done.
+        #[serde(flatten)]
+        operation: TopicOperation,
+        /// What the broker says of the topic where it refuses, before the end of the request: whether it is there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        exists: Option<bool>,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// Publishes to a topic that comes and goes: the message says which of those of that name was meant.
+    PublishTo {
+        /// The topic's name.
+        name: String,
+        /// Its id, which no other has.
+        topic: u64,
+        /// Unique in the history.
+        message: String,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// What is in a topic in the end.
+    Found {
+        /// Its name.
+        name: String,
+        /// Its id; known after `ok`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topic: Option<u64>,
+        /// All its messages, as `id/message`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        messages: Vec<String>,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// How often a publisher had to send a batch again, and how many messages of those the broker already had.
+    Repeated {
+        /// Batches sent again.
+        batches: u64,
+        /// Messages that the broker recognised.
+        recognised: u64,
+    },
     /// A fault: `invoke` when it begins, `ok` when it ends and took effect, `fail` when it ended without effect.
     Fault {
         /// Its name.
@@ -114,6 +161,29 @@ pub enum Action {
     Broken {
         /// What.
         what: String,
+    },
+}
+
+/// What is done to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum TopicOperation {
+    /// It is made.
+    Create {
+        /// With this value.
+        value: u64,
+    },
+    /// It gets another value.
+    Write {
+        /// The value.
+        value: u64,
+    },
+    /// It is removed, with its messages.
+    Delete,
+    /// It is looked at.
+    Look {
+        /// Its value; `None`: it isn't there. Known after `ok`.
+        value: Option<u64>,
     },
 }
 

@@ -11,11 +11,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`world`] | where it takes place: [`world::sim`], turmoil's network and clock with disks that can lose power |
-//! | [`workload`] | what clients do: [`workload::log`] publishes and reads a topic |
+//! | [`workload`] | what clients do, one job per file |
 //! | [`nemesis`] | faults, one kind per file |
 //! | [`history`] | operations with their beginning and end, as JSON lines |
 //! | [`checker`] | properties of a history, one per file, and coverage |
 //! | [`trace`] | the hash in which two runs of one seed must agree |
+//! | [`report`] | what a run says of itself |
 //! | [`run`](mod@run) | one run from beginning to end |
 //!
 //! The binary `sim` runs one seed per process; `tests/simulation.rs` runs it for several seeds, for one seed twice, and with
@@ -31,6 +32,7 @@ compile_error!("the simulation needs `--cfg tokio_unstable`, which .cargo/config
 pub mod checker;
 pub mod history;
 pub mod nemesis;
+pub mod report;
 pub mod run;
 pub mod trace;
 pub mod workload;

@@ -43,7 +43,7 @@ fn simulate_all(seeds: &[u64], options: &[&str]) -> Vec<Run> {
 
 #[test]
 fn one_seed_gives_one_trace_and_another_seed_another() {
-    let runs = simulate_all(&[11, 11, 12], &[]);
+    let runs = simulate_all(&[11, 11, 12], &["--workload", "log"]);
     runs.iter().for_each(Run::assert_passed);
     let trace = |run: usize| runs[run].line("trace: ");
     assert_eq!(trace(0), trace(1), "two runs of one seed");
@@ -61,7 +61,7 @@ fn nothing_acknowledged_is_lost_under_all_faults() {
 /// So that the passes above mean something: a disk that acknowledges before it syncs, and nothing else, is caught.
 #[test]
 fn disks_that_lie_are_found_out() {
-    for run in simulate_all(&[1, 2], &["--seconds", "15", "--faults", "blackout", "--disk", "lies"]) {
+    for run in simulate_all(&[1, 2], &["--workload", "log", "--seconds", "15", "--faults", "blackout", "--disk", "lies"]) {
         assert!(!run.passed && run.line("verdict: ") == "fail", "{}", run.output);
         run.line("  lost write: ");
     }
@@ -69,12 +69,12 @@ fn disks_that_lie_are_found_out() {
 
 #[test]
 fn the_same_faults_do_no_harm_to_honest_disks() {
-    simulate(1, &["--seconds", "15", "--faults", "blackout"]).assert_passed();
+    simulate(1, &["--workload", "log", "--seconds", "15", "--faults", "blackout"]).assert_passed();
 }
 
 #[test]
 fn a_run_in_which_too_little_happened_is_no_pass() {
-    let run = simulate(1, &["--seconds", "0", "--faults", "crash"]);
+    let run = simulate(1, &["--workload", "log", "--seconds", "0", "--faults", "crash"]);
     assert!(!run.passed && run.line("verdict: ") == "unknown", "{}", run.output);
     assert!(run.output.contains("fault crash never happened"), "{}", run.output);
 }

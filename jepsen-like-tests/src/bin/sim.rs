@@ -1,6 +1,5 @@
 //! Runs one seed of the simulation. Exit code 0: pass; 1: a property doesn't hold, or too little happened to tell.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
@@ -8,11 +7,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use quorate_jepsen::checker::Verdict;
-use quorate_jepsen::history::{Action, History, Phase};
+use quorate_jepsen::history::History;
 use quorate_jepsen::nemesis;
-use quorate_jepsen::run::Outcome;
-use quorate_jepsen::run::sim::{Options, run};
+use quorate_jepsen::report::Report;
+use quorate_jepsen::run::sim::{Options, job_of, run};
 use quorate_jepsen::trace::Trace;
+use quorate_jepsen::workload::Job;
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -24,6 +24,9 @@ struct Arguments {
     /// Where everything random comes from.
     #[arg(long)]
     seed: u64,
+    /// What clients do [default: what the seed says]
+    #[arg(long, value_enum)]
+    workload: Option<Job>,
     /// Simulated time with faults.
     #[arg(long, default_value_t = 40)]
     seconds: u64,
@@ -76,14 +79,23 @@ fn simulate(arguments: &Arguments) -> Result<Verdict, String> {
     let mut out = io::stdout();
     let mut say = |line: String| writeln!(out, "{line}").map_err(|error| error.to_string());
     say(format!("seed: {}", options.seed))?;
-    say(format!("options: {} s with faults [{}], disks {:?}", options.seconds, names.join(", "), arguments.disk))?;
+    say(format!(
+        "options: workload {}, {} s with faults [{}], disks {:?}",
+        options.job.name(),
+        options.seconds,
+        names.join(", "),
+        arguments.disk
+    ))?;
     let outcome = run(&options, &trace)?;
     let flushed = trace.flush();
     flushed.map_err(|error| format!("the trace can't be written: {error}"))?;
     if let Some(path) = &arguments.history {
         write_history(&outcome.history, path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    report(&outcome, trace.sum()).into_iter().try_for_each(&mut say)?;
+    let report = Report::of(&outcome.history, outcome.took_ms);
+    say(report.to_string())?;
+    let (hash, lines) = trace.sum();
+    say(format!("trace: {hash:016x} over {lines} lines"))?;
     say(format!("verdict: {}", outcome.verdict))?;
     say(format!("replay: {replay}"))?;
     Ok(outcome.verdict)
@@ -92,13 +104,15 @@ fn simulate(arguments: &Arguments) -> Result<Verdict, String> {
 fn options(arguments: &Arguments) -> Result<Options, String> {
     let faults = nemesis::pick(nemesis::sim::kinds(), &arguments.faults)?;
     let lying_disks = arguments.disk == Disk::Lies;
-    Ok(Options { seed: arguments.seed, seconds: arguments.seconds, faults, lying_disks })
+    let job = arguments.workload.unwrap_or_else(|| job_of(arguments.seed));
+    Ok(Options { seed: arguments.seed, job, seconds: arguments.seconds, faults, lying_disks })
 }
 
 fn replay(arguments: &Arguments) -> String {
     let Arguments { seed, seconds, faults, disk, .. } = arguments;
+    let workload = arguments.workload.map(|job| format!(" --workload {}", job.name())).unwrap_or_default();
     let disk = if *disk == Disk::Lies { " --disk lies" } else { "" };
-    format!("cargo run --package quorate-jepsen --bin sim -- --seed {seed} --seconds {seconds} --faults {faults}{disk}")
+    format!("cargo run --package quorate-jepsen --bin sim -- --seed {seed}{workload} --seconds {seconds} --faults {faults}{disk}")
 }
 
 fn install_logs(arguments: &Arguments, trace: &Trace) -> Result<(), String> {
@@ -132,42 +146,6 @@ fn tell_seed_on_panic(seed: u64, replay: String, trace: Trace) {
         eprintln!("seed: {seed}, at {} ms\nreplay: {replay}", trace.now_ms());
         let _ = trace.flush();
     }));
-}
-
-fn report(outcome: &Outcome, (hash, lines): (u64, u64)) -> Vec<String> {
-    let mut operations: BTreeMap<(&str, Phase), usize> = BTreeMap::new();
-    let mut faults: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let mut records = 0;
-    for event in &outcome.history.events {
-        let kind = match &event.action {
-            Action::Create { .. } => "create",
-            Action::Publish { .. } => "publish",
-            Action::Read { seen, .. } => {
-                records += seen.len();
-                "read"
-            }
-            Action::Transfer { .. } => "transfer",
-            Action::Fault { fault, .. } => {
-                let (begun, effective) = faults.entry(fault).or_default();
-                *begun += usize::from(event.phase == Phase::Invoke);
-                *effective += usize::from(event.phase == Phase::Ok);
-                continue;
-            }
-            Action::Plan(_) | Action::Healed | Action::Compared { .. } | Action::Broken { .. } => continue,
-        };
-        *operations.entry((kind, event.phase)).or_default() += 1;
-    }
-    let operations = operations.iter().filter(|((_, phase), _)| *phase != Phase::Invoke);
-    let operations: Vec<String> =
-        operations.map(|((kind, phase), count)| format!("{kind} {phase:?} {count}")).collect();
-    let faults: Vec<String> =
-        faults.iter().map(|(fault, (begun, effective))| format!("{fault} {effective} of {begun}")).collect();
-    vec![
-        format!("simulated: {} ms", outcome.took_ms),
-        format!("operations: {}; {records} records read", operations.join(", ").to_lowercase()),
-        format!("faults that took effect: {}", if faults.is_empty() { "none".to_owned() } else { faults.join(", ") }),
-        format!("trace: {hash:016x} over {lines} lines"),
-    ]
 }
 
 fn write_history(history: &History, path: &PathBuf) -> io::Result<()> {

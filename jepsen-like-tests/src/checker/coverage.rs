@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Operations, Read};
-use crate::history::{Action, Event, History, Phase, Purpose};
+use crate::history::{Action, Event, History, Phase, Purpose, TopicOperation};
 
 /// What a run set out to cover.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +18,22 @@ pub struct Expected {
     pub final_reads: usize,
     /// Messages must have been trimmed.
     pub trimmed: bool,
+    /// Batches must have been sent again, and recognised.
+    pub repeats: bool,
+    /// Topics must have been made, changed, removed, and found in the end.
+    pub topics: bool,
     /// Groups whose replicas must have been compared.
     pub groups: usize,
 }
+
+/// What happens to topics, if anything does.
+const TOPIC_OPERATIONS: [(&str, fn(&Action) -> bool); 5] = [
+    ("made", |action| matches!(action, Action::Topic { operation: TopicOperation::Create { .. }, .. })),
+    ("changed", |action| matches!(action, Action::Topic { operation: TopicOperation::Write { .. }, .. })),
+    ("removed", |action| matches!(action, Action::Topic { operation: TopicOperation::Delete, .. })),
+    ("looked at in the end", |action| matches!(action, Action::Topic { operation: TopicOperation::Look { .. }, .. })),
+    ("published to", |action| matches!(action, Action::PublishTo { .. })),
+];
 
 /// What is missing; empty: nothing.
 pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<String> {
@@ -50,14 +63,16 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
             missing.push(format!("no message that partition {partition} took and acknowledged after the faults"));
         }
     }
-    for (purpose, least) in [(Purpose::Snapshot, 1), (Purpose::Final, expected.final_reads)] {
+    let of_log = usize::from(expected.partitions > 0);
+    for (purpose, least) in [(Purpose::Snapshot, of_log), (Purpose::Final, expected.final_reads)] {
         let reads = operations.reads.iter().filter(|read| read.purpose == purpose && read.is_complete());
         let with_content = reads.filter(|read| !read.seen.is_empty()).count();
         if with_content < least {
             missing.push(format!("{with_content} complete reads with content for purpose {purpose:?}, not {least}"));
         }
     }
-    if !operations.reads.iter().any(|read| read.purpose == Purpose::Tail && !read.seen.is_empty()) {
+    let followed = operations.reads.iter().any(|read| read.purpose == Purpose::Tail && !read.seen.is_empty());
+    if expected.partitions > 0 && !followed {
         missing.push("no reader that followed the log".to_owned());
     }
     let begins_later = |read: &Read<'_>| {
@@ -65,6 +80,17 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
     };
     if expected.trimmed && !operations.reads.iter().any(|read| read.is_final() && begins_later(read)) {
         missing.push("retention removed nothing".to_owned());
+    }
+    let happened = |wanted: fn(&Action) -> bool| {
+        history.events.iter().any(|event| event.phase == Phase::Ok && wanted(&event.action))
+    };
+    if expected.repeats && !happened(|action| matches!(action, Action::Repeated { batches: 1.., recognised: 1.. })) {
+        missing.push("no batch was sent again and recognised".to_owned());
+    }
+    for (operation, wanted) in TOPIC_OPERATIONS {
+        if expected.topics && !happened(wanted) {
+            missing.push(format!("no topic was {operation}"));
+        }
     }
     let compared = |event: &&Event| matches!(event.action, Action::Compared { replicas: 2.., .. });
     let compared = history.events.iter().filter(compared).count();
@@ -95,7 +121,7 @@ mod tests {
     use crate::history::{Action, Phase, Purpose};
 
     fn expected() -> Expected {
-        Expected { faults: vec!["crash".to_owned()], partitions: 1, trimmed: false, final_reads: 1, groups: 0 }
+        Expected { faults: vec!["crash".to_owned()], partitions: 1, final_reads: 1, ..Expected::default() }
     }
 
     fn complete(expected: Expected) -> Script {
@@ -130,6 +156,8 @@ mod tests {
         assert_eq!(lacks(&complete(Expected { trimmed: true, ..expected() })), 1);
         assert_eq!(lacks(&complete(Expected { groups: 1, ..expected() })), 1);
         assert_eq!(lacks(&complete(Expected { partitions: 2, ..expected() })), 1);
+        assert_eq!(lacks(&complete(Expected { repeats: true, ..expected() })), 1);
+        assert_eq!(lacks(&complete(Expected { topics: true, ..expected() })), 5);
     }
 
     #[test]

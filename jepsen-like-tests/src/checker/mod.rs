@@ -14,6 +14,9 @@ mod operations;
 mod order;
 mod phantom;
 mod progress;
+mod realtime;
+mod recreated;
+mod registers;
 mod replicas;
 mod rolled_back;
 #[cfg(test)]
@@ -34,7 +37,7 @@ use crate::history::History;
 type Property = (&'static str, fn(&Operations<'_>) -> Vec<String>);
 
 /// Every property of a history.
-const PROPERTIES: [Property; 12] = [
+const PROPERTIES: [Property; 13] = [
     ("lost write: what was acknowledged is there in the end", lost::check),
     ("phantom read: what is read was sent", phantom::check),
     ("aborted read: what failed is never read", aborted::check),
@@ -42,6 +45,7 @@ const PROPERTIES: [Property; 12] = [
     ("inconsistent offsets: a place has one message", consistent::check),
     ("hole: a read from the log start skips and repeats no offset", contiguous::check),
     ("order: messages of one publisher keep their order within a partition", order::check),
+    ("real time: what is published after an acknowledgement goes behind it", realtime::check),
     ("stale read: a read sees what was acknowledged before it began", stale::check),
     ("rollback: what was read stays", rolled_back::check),
     ("trimmed too much: retention leaves what it promises", trimmed::check),
@@ -79,6 +83,8 @@ pub fn judge(history: &History) -> Verdict {
     let of_history = PROPERTIES.iter().map(|(property, check)| (*property, check(&operations)));
     let others = [
         ("broken: no node gives up", unbroken::check(history)),
+        ("registers: topics are made, changed and removed in one order", registers::check(history)),
+        ("recreated: a topic has all that was published to it, and nothing of its predecessors", recreated::check(history)),
         ("replicas: all replicas of a group hold the same log", replicas::check(history)),
     ];
     let violations: Vec<Violation> = of_history

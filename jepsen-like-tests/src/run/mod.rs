@@ -6,7 +6,7 @@ use crate::checker::{Expected, Verdict};
 use crate::history::{Action, History};
 use crate::nemesis::{Harm, Kind, Nemesis, Rhythm};
 use crate::workload::log::Load;
-use crate::workload::{Course, Stage};
+use crate::workload::{Course, Job, Stage};
 use crate::world::World;
 
 /// What came of a run.
@@ -46,15 +46,9 @@ struct Faults<W> {
     seconds: u64,
 }
 
-fn expected<W>(kinds: &[Kind<W>], load: &Load) -> Expected {
-    Expected {
-        faults: kinds.iter().map(|kind| kind.name.to_owned()).collect(),
-        partitions: load.partitions,
-        trimmed: load.keep_messages.is_some(),
-        final_reads: Load::FINAL_READS,
-        // The metadata group and the partitions.
-        groups: 1 + load.partitions as usize,
-    }
+/// What a run must cover.
+fn expected<W>(job: Job, kinds: &[Kind<W>], load: &Load) -> Expected {
+    Expected { faults: kinds.iter().map(|kind| kind.name.to_owned()).collect(), ..job.expected(load) }
 }
 
 /// Leads everybody through the stages.

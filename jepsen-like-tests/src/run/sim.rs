@@ -5,8 +5,8 @@ use crate::checker::judge;
 use crate::history::{Action, Recorder};
 use crate::nemesis::{Kind, Rhythm};
 use crate::trace::Trace;
-use crate::workload::Course;
-use crate::workload::log::{self, Load};
+use crate::workload::log::Load;
+use crate::workload::{Course, Job};
 use crate::world::World as _;
 use crate::world::sim::{Scale, SimWorld};
 
@@ -15,12 +15,24 @@ use crate::world::sim::{Scale, SimWorld};
 pub struct Options {
     /// Everything random comes from it.
     pub seed: u64,
+    /// What clients do.
+    pub job: Job,
     /// Simulated time with faults.
     pub seconds: u64,
     /// Kinds of faults.
     pub faults: Vec<Kind<SimWorld>>,
     /// The disks acknowledge before they sync: a run with this must fail.
     pub lying_disks: bool,
+}
+
+/// What clients do in a run of a seed: mostly the log, which has the most to lose.
+#[must_use]
+pub fn job_of(seed: u64) -> Job {
+    match fastrand::Rng::with_seed(seed ^ 0x0b).u8(..4) {
+        0 => Job::Retries,
+        1 => Job::Metadata,
+        _ => Job::Log,
+    }
 }
 
 /// Messages per partition that a run with retention keeps: what comes in within a second.
@@ -34,12 +46,12 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
     let mut world = SimWorld::new(options.seed, &Scale::of(options.seed), options.lying_disks, trace.clone())?;
     let recorder = Recorder::new(trace.clone());
     let course = Course::new(recorder.clone(), world.access());
-    let load = load(options.seed);
-    log::start(&mut world, &course, &load);
+    let load = load(options.seed, options.job);
+    options.job.start(&mut world, &course, &load);
     let rhythm = Rhythm { pause_ms: 100..=2_500, quiet_one_in: 0, quiet_ms: 0 };
     let faults = Faults { kinds: options.faults.clone(), rhythm, seed: options.seed, seconds: options.seconds };
 
-    recorder.remark("run", Action::Plan(expected(&options.faults, &load)));
+    recorder.remark("run", Action::Plan(expected(options.job, &options.faults, &load)));
     if let Err(what) = follow_course(&mut world, &course, &faults) {
         recorder.remark("world", Action::Broken { what });
     } else {
@@ -51,7 +63,7 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
 }
 
 /// In every third run the log loses its head as it goes: who was away for a few seconds needs a snapshot to come back.
-fn load(seed: u64) -> Load {
+fn load(seed: u64, job: Job) -> Load {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad);
     Load {
         partitions: rng.u32(1..=5),
@@ -59,6 +71,7 @@ fn load(seed: u64) -> Load {
         window: rng.usize(1..=64),
         burst: 1..=4,
         pause_ms: 5..80,
+        attempt_ms: if job == Job::Retries { 30..=200 } else { 3_000..=3_000 },
         snapshot_pause_ms: 200..1_500,
     }
 }

@@ -32,6 +32,8 @@ pub struct Load {
     pub burst: RangeInclusive<usize>,
     /// Pause after them.
     pub pause_ms: Range<u64>,
+    /// Time after which a batch without an answer is sent again: short, it is sent again although all is well.
+    pub attempt_ms: RangeInclusive<u64>,
     /// Pause between two reads of everything.
     pub snapshot_pause_ms: Range<u64>,
 }
@@ -92,7 +94,7 @@ async fn publish(course: Course, process: &'static str, deadline: Duration, load
     let _work = course.begin_work();
     course.reached(Stage::Faults).await;
     let publisher = loop {
-        match publisher(&course, deadline).await {
+        match publisher(&course, deadline, &load).await {
             Ok(publisher) => break publisher,
             Err(_) if course.stage() <= Stage::Calm => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(_) => return,
@@ -108,15 +110,17 @@ async fn publish(course: Course, process: &'static str, deadline: Duration, load
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(load.pause_ms.clone()))).await;
     }
-    publisher.close().await;
+    let totals = publisher.close().await;
+    let repeated = Action::Repeated { batches: totals.repeated_batches, recognised: totals.duplicates };
+    course.recorder().remark(process, repeated);
     // All permits are back when the last outcome is recorded.
     let _ = window.acquire_many(u32::try_from(load.window).unwrap_or(u32::MAX)).await;
 }
 
-async fn publisher(course: &Course, deadline: Duration) -> Result<Publisher, ClientError> {
+async fn publisher(course: &Course, deadline: Duration, load: &Load) -> Result<Publisher, ClientError> {
     let compression = [Compression::None, Compression::Lz4, Compression::Zstd][fastrand::usize(..3)];
     let builder = course.client()?.publisher(TOPIC).delivery_timeout(deadline).compression(compression);
-    builder.attempt_timeout(Duration::from_secs(3)).batch_records(fastrand::usize(2..=30)).build().await
+    builder.attempt_timeout(Duration::from_millis(fastrand::u64(load.attempt_ms.clone()))).batch_records(fastrand::usize(2..=30)).build().await
 }
 
 async fn send(course: &Course, process: &str, sent: Sent, publisher: &Publisher, window: &Arc<Semaphore>) {

@@ -1,19 +1,70 @@
 //! What clients do, and when.
 
 pub mod log;
+pub mod metadata;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use quorate_client::{Client, ClientError};
 use tokio::sync::watch;
 
+use crate::checker::Expected;
 use crate::history::Recorder;
-use crate::world::Access;
+use crate::world::{Access, World};
 
 /// Every published message has its outcome within this time, whatever its publisher's deadline.
 pub const PUBLISH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What clients do in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Job {
+    /// They publish to a topic and read it.
+    Log,
+    /// The same, and publishers wait so briefly for answers that they send much of it several times.
+    Retries,
+    /// They make, change and remove topics of the same names.
+    Metadata,
+}
+
+impl Job {
+    /// Its name, as on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Retries => "retries",
+            Self::Metadata => "metadata",
+        }
+    }
+
+    /// Adds its processes.
+    pub fn start(self, world: &mut dyn World, course: &Course, load: &log::Load) {
+        match self {
+            Self::Log | Self::Retries => log::start(world, course, load),
+            Self::Metadata => metadata::start(world, course),
+        }
+    }
+
+    /// What it must cover, besides faults.
+    #[must_use]
+    pub fn expected(self, load: &log::Load) -> Expected {
+        match self {
+            Self::Log | Self::Retries => Expected {
+                partitions: load.partitions,
+                trimmed: load.keep_messages.is_some(),
+                final_reads: log::Load::FINAL_READS,
+                repeats: self == Self::Retries,
+                // The metadata group and the partitions.
+                groups: 1 + load.partitions as usize,
+                ..Expected::default()
+            },
+            Self::Metadata => Expected { topics: true, groups: 1, ..Expected::default() },
+        }
+    }
+}
 
 /// The stages of a run, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

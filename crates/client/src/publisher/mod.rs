@@ -76,6 +76,12 @@ impl Publisher {
         &self.topic.name
     }
 
+    /// The id of the topic that it publishes to: never another topic's, not even one's of the same name later.
+    #[must_use]
+    pub fn topic_id(&self) -> u64 {
+        self.topic.id.get()
+    }
+
     /// Hands a message over, and returns as soon as the buffer has room for it: waiting here is the
     /// back-pressure. The receipt resolves to the outcome, at the latest at the delivery deadline.
     ///
