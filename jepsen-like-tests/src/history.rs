@@ -137,6 +137,9 @@ pub enum Action {
     },
     /// A fault: `invoke` when it begins, `ok` when it ends and took effect, `fail` when it ended without effect.
     Fault {
+        /// Its number in the run.
+        #[serde(default)]
+        number: u32,
         /// Its name.
         fault: String,
         /// What it did to whom.

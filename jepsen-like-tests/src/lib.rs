@@ -17,9 +17,10 @@
 //! | [`checker`] | properties of a history, one per file, and coverage |
 //! | [`trace`] | the hash in which two runs of one seed must agree |
 //! | [`report`] | what a run says of itself |
+//! | [`shrink`] | the faults that a failing run needs |
 //! | [`run`](mod@run) | one run from beginning to end |
 //!
-//! The binary `sim` runs one seed per process; `tests/simulation.rs` runs it for several seeds, for one seed twice, and with
+//! The binary `sim` runs one seed per process, `sweep` many of them, and `check` judges a history that was written down; `tests/simulation.rs` runs it for several seeds, for one seed twice, and with
 //! disks that lie, which must be found out. It is *not* a test of RocksDB or of the operating system's network: the
 //! simulated disk and network stand in for them (see `docs/testing.md` for what covers those).
 
@@ -34,6 +35,7 @@ pub mod history;
 pub mod nemesis;
 pub mod report;
 pub mod run;
+pub mod shrink;
 pub mod trace;
 pub mod workload;
 pub mod world;

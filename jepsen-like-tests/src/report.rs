@@ -22,6 +22,8 @@ pub struct Report {
     pub records_read: u64,
     /// By fault: how often it began, and how often it took effect.
     pub faults: BTreeMap<String, (u64, u64)>,
+    /// What each fault of the run did, by its number.
+    pub schedule: BTreeMap<u32, String>,
 }
 
 impl Report {
@@ -44,7 +46,9 @@ impl Report {
                     report.repeated_batches += batches;
                     continue;
                 }
-                Action::Fault { fault, .. } => {
+                Action::Fault { number, fault, detail } => {
+                    let what = || format!("{} ms, {fault}: {detail}", event.at_ms);
+                    report.schedule.entry(*number).or_insert_with(what);
                     let (begun, effective) = report.faults.entry(fault.clone()).or_default();
                     *begun += u64::from(event.phase == Phase::Invoke);
                     *effective += u64::from(event.phase == Phase::Ok);
@@ -67,6 +71,8 @@ impl Report {
         self.acknowledged += other.acknowledged;
         self.repeated_batches += other.repeated_batches;
         self.records_read += other.records_read;
+        // Numbers of faults are those of one run.
+        self.schedule.clear();
         for (operation, count) in &other.operations {
             *self.operations.entry(operation.clone()).or_default() += count;
         }
@@ -90,7 +96,11 @@ impl fmt::Display for Report {
             self.records_read,
             self.repeated_batches
         )?;
-        write!(out, "faults that took effect: {}", if faults.is_empty() { "none".to_owned() } else { faults.join(", ") })
+        write!(
+            out,
+            "faults that took effect: {}",
+            if faults.is_empty() { "none".to_owned() } else { faults.join(", ") }
+        )
     }
 }
 
@@ -107,7 +117,7 @@ mod tests {
         let publish = || Action::Publish { message: "m".to_owned(), partition: 0, offset: Some(0), why: String::new() };
         let op = recorder.invoke("p", publish());
         recorder.end(&op, Phase::Ok, publish());
-        let fault = || Action::Fault { fault: "crash".to_owned(), detail: String::new() };
+        let fault = || Action::Fault { number: 0, fault: "crash".to_owned(), detail: String::new() };
         let op = recorder.invoke("nemesis", fault());
         recorder.end(&op, Phase::Fail, fault());
         let history = recorder.history();

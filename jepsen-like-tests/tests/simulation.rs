@@ -61,7 +61,9 @@ fn nothing_acknowledged_is_lost_under_all_faults() {
 /// So that the passes above mean something: a disk that acknowledges before it syncs, and nothing else, is caught.
 #[test]
 fn disks_that_lie_are_found_out() {
-    for run in simulate_all(&[1, 2], &["--workload", "log", "--seconds", "15", "--faults", "blackout", "--disk", "lies"]) {
+    for run in
+        simulate_all(&[1, 2], &["--workload", "log", "--seconds", "15", "--faults", "blackout", "--disk", "lies"])
+    {
         assert!(!run.passed && run.line("verdict: ") == "fail", "{}", run.output);
         run.line("  lost write: ");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_model::{Executed, Reason};
+use quorate_model::Executed;
 use quorate_proto::v1 as pb;
 use quorate_proto::v1::topic_service_client::TopicServiceClient;
 
@@ -127,8 +127,7 @@ impl Topics {
     /// `TOPIC_EXISTS`, `INVALID_NAME`, `RESERVED_NAME`, `TOO_MANY_PARTITIONS`, `REPLICATION_FACTOR_TOO_HIGH`, …
     pub async fn create(&self, spec: TopicSpec) -> Result<CreatedTopic, ClientError> {
         let name = spec.name.clone();
-        let request_id = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-        let request = pb::CreateTopicRequest { topic: Some(spec.into()), request_id };
+        let request = pb::CreateTopicRequest { topic: Some(spec.into()), request_id: request_id() };
         let response = call(self.client.router(), "CreateTopic", |channel| {
             let request = request.clone();
             Box::pin(async move { TopicServiceClient::new(channel).create_topic(request).await })
@@ -180,8 +179,7 @@ impl Topics {
     /// Changes a topic.
     ///
     /// # Errors
-    /// `TOPIC_NOT_FOUND`; `ETAG_MISMATCH`, with [`ClientError::executed`] `Maybe` if an earlier attempt of
-    /// this very request may have changed the etag.
+    /// `TOPIC_NOT_FOUND`; `ETAG_MISMATCH`.
     pub async fn update(&self, name: impl Into<String>, update: TopicUpdate) -> Result<Topic, ClientError> {
         let request = update.into_request(name.into());
         let response = call(self.client.router(), "UpdateTopic", |channel| {
@@ -196,18 +194,18 @@ impl Topics {
     /// # Errors
     /// `TOPIC_NOT_FOUND`.
     pub async fn delete(&self, name: impl Into<String>) -> Result<(), ClientError> {
-        let request = pb::DeleteTopicRequest { name: name.into() };
+        let request = pb::DeleteTopicRequest { name: name.into(), request_id: request_id() };
         let answered = call(self.client.router(), "DeleteTopic", |channel| {
             let request = request.clone();
             Box::pin(async move { TopicServiceClient::new(channel).delete_topic(request).await })
         });
-        let answered = answered.await;
-        match answered.outcome {
-            // An attempt whose answer was lost has most likely done it.
-            Err(ref error) if answered.earlier_attempt_lost && error.is(Reason::TopicNotFound) => Ok(()),
-            _ => answered.into_result().map(|_| ()),
-        }
+        answered.await.into_result().map(|_| ())
     }
+}
+
+/// By which the broker recognises a request that comes again.
+fn request_id() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
 fn present(topic: Option<pb::Topic>) -> Result<Topic, ClientError> {
@@ -253,7 +251,8 @@ impl TopicUpdate {
             etag: self.etag.unwrap_or_default(),
             ..pb::Topic::default()
         };
-        pb::UpdateTopicRequest { topic: Some(topic), update_mask: Some(prost_types::FieldMask { paths }) }
+        let update_mask = Some(prost_types::FieldMask { paths });
+        pb::UpdateTopicRequest { topic: Some(topic), update_mask, request_id: request_id() }
     }
 }
 

@@ -78,8 +78,8 @@ pub enum MetaCommand {
     CreateTopic {
         /// The leader's wall clock when it proposed the command.
         time_ms: u64,
-        /// Chosen by the caller; a repeated create with the same id answers with the topic that the first
-        /// one made. Empty: none.
+        /// Chosen by the caller; a repeated request with the same id is answered, and not carried out again.
+        /// Empty: none.
         request_id: String,
         /// The topic's name.
         name: TopicName,
@@ -96,6 +96,8 @@ pub enum MetaCommand {
     },
     /// Change what can change about a topic. `None` leaves a field as it is.
     UpdateTopic {
+        /// As in [`MetaCommand::CreateTopic`].
+        request_id: String,
         /// The topic.
         name: TopicName,
         /// If given, the update fails unless it is the topic's current one.
@@ -109,6 +111,8 @@ pub enum MetaCommand {
     },
     /// Delete a topic and its records.
     DeleteTopic {
+        /// As in [`MetaCommand::CreateTopic`].
+        request_id: String,
         /// The topic.
         name: TopicName,
     },

@@ -39,8 +39,10 @@ pub const ADDRESS_BYTES_MAX: usize = 261;
 pub const REPLICATION_FACTOR_DEFAULT: u32 = 3;
 /// Most replicas of one partition.
 pub const REPLICATION_FACTOR_MAX: u32 = 9;
-/// Longest request id of a create.
+/// Longest request id.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Requests that changed a topic and are recognised when they come again.
+pub const REQUESTS_REMEMBERED: usize = 10_000;
 /// Most labels of one topic.
 pub const LABELS_MAX: usize = 64;
 /// Longest key or value of a label.

@@ -42,13 +42,14 @@ fn meta_commands() -> Vec<MetaCommand> {
             labels: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
         },
         MetaCommand::UpdateTopic {
+            request_id: "u".to_owned(),
             name: name("books"),
             etag: Some(5),
             retention: Some(Retention { age_ms: None, bytes: Some(1), messages: Some(2) }),
             max_message_bytes: None,
             labels: Some(BTreeMap::new()),
         },
-        MetaCommand::DeleteTopic { name: name("books") },
+        MetaCommand::DeleteTopic { request_id: "d".to_owned(), name: name("books") },
     ]
 }
 
@@ -99,9 +100,9 @@ fn metadata_commands_look_the_same_for_all_time() {
         8001fd0068e5cf8b010000017205626f6f6b7306010301fc00840c240000fc00
         00100001016b0176
 
-        800205626f6f6b730105010001010102000100
+        8002017505626f6f6b730105010001010102000100
 
-        800305626f6f6b73
+        8003016405626f6f6b73
         ");
 }
 
@@ -146,15 +147,15 @@ fn checkpoints_look_the_same_for_all_time() {
         };
         meta.apply(0, &create.encode());
     }
-    meta.apply(0, &MetaCommand::DeleteTopic { name: name("gone") }.encode());
+    meta.apply(0, &MetaCommand::DeleteTopic { request_id: "d".to_owned(), name: name("gone") }.encode());
     insta::assert_snapshot!(hex(&meta.checkpoint()), @r"
         0105020101610161010201620162020105626f6f6b730205626f6f6b73010302
-        fc0400010002fc05000100010201fc00840c24000001000400090101030304fc
-        06000100
+        fc0400010002fc05000100010201fc00840c2400000100040901010301020467
+        6f6e65016401010204676f6e6501640304fc06000100
         ");
     insta::assert_snapshot!(hex(&meta.as_meta().unwrap().cluster_map().encode()), @r"
         0105020101610161010201620162020105626f6f6b730205626f6f6b73010302
-        fc0400010002fc05000100010201fc00840c2400000100040009010103
+        fc0400010002fc05000100010201fc00840c24000001000409010103
         ");
 }
 
@@ -213,7 +214,7 @@ fn what_cannot_be_read_is_named() {
         decode(b"\x04"),
         decode(b"\x81\x00"),
         decode(b"\x80\x09"),
-        decode(b"\x80\x03\x05_name"),
+        decode(b"\x80\x03\x00\x05_name"),
         MetaCommand::decode(&longer.into()).unwrap_err(),
         MetaCommand::decode(&vec![128; (1 << 20) + 1].into()).unwrap_err(),
     ];

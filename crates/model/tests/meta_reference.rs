@@ -13,7 +13,8 @@ use quorate_model::{
 /// What the reference knows of a topic: just what is needed to judge commands.
 #[derive(Clone, Debug, PartialEq)]
 struct Plain {
-    request_id: String,
+    /// Unlike any other topic's, also of the same name.
+    id: u64,
     etag: u64,
     partitions: u32,
     replicas: u32,
@@ -25,6 +26,9 @@ struct Reference {
     stores: BTreeMap<NodeId, (String, u64)>,
     topics: BTreeMap<TopicName, Plain>,
     version: u64,
+    topics_ever: u64,
+    /// What was asked of which name under which id, and the topic that it was carried out on.
+    done: BTreeMap<(&'static str, TopicName, String), u64>,
 }
 
 impl Reference {
@@ -44,9 +48,11 @@ impl Reference {
             MetaCommand::CreateTopic {
                 request_id, name, partitions, replication_factor, max_message_bytes, ..
             } => {
-                if let Some(topic) = self.topics.get(&name) {
-                    let same = !request_id.is_empty() && topic.request_id == request_id;
-                    return if same { Ok(()) } else { Err(Reason::TopicExists) };
+                if let Some(done) = self.repeated("create", &name, &request_id) {
+                    return done;
+                }
+                if self.topics.contains_key(&name) {
+                    return Err(Reason::TopicExists);
                 }
                 let nodes = self.stores.len() as u32;
                 let replicas = replication_factor.unwrap_or(if nodes >= 3 { 3 } else { 1 });
@@ -58,10 +64,15 @@ impl Reference {
                 }
                 self.version += 1;
                 let etag = self.version;
-                let plain = Plain { request_id, etag, partitions, replicas, max_message_bytes };
+                self.topics_ever += 1;
+                let plain = Plain { id: self.topics_ever, etag, partitions, replicas, max_message_bytes };
+                self.done.insert(("create", name.clone(), request_id), plain.id);
                 self.topics.insert(name, plain);
             }
-            MetaCommand::UpdateTopic { name, etag, max_message_bytes, .. } => {
+            MetaCommand::UpdateTopic { request_id, name, etag, max_message_bytes, .. } => {
+                if let Some(done) = self.repeated("update", &name, &request_id) {
+                    return done;
+                }
                 let Some(topic) = self.topics.get_mut(&name) else {
                     return Err(Reason::TopicNotFound);
                 };
@@ -77,13 +88,25 @@ impl Reference {
                     }
                     _ => {}
                 }
+                self.done.insert(("update", name, request_id), topic.id);
             }
-            MetaCommand::DeleteTopic { name } => {
-                self.topics.remove(&name).ok_or(Reason::TopicNotFound)?;
+            MetaCommand::DeleteTopic { request_id, name } => {
+                if !request_id.is_empty() && self.done.contains_key(&("delete", name.clone(), request_id.clone())) {
+                    return Ok(());
+                }
+                let topic = self.topics.remove(&name).ok_or(Reason::TopicNotFound)?;
                 self.version += 1;
+                self.done.insert(("delete", name, request_id), topic.id);
             }
         }
         Ok(())
+    }
+
+    /// What a request gets that was carried out before: an error if its topic is gone.
+    fn repeated(&self, kind: &'static str, name: &TopicName, request_id: &str) -> Option<Result<(), Reason>> {
+        let topic = self.done.get(&(kind, name.clone(), request_id.to_owned())).filter(|_| !request_id.is_empty())?;
+        let still_there = self.topics.get(name).is_some_and(|present| present.id == *topic);
+        Some(if still_there { Ok(()) } else { Err(Reason::TopicNotFound) })
     }
 }
 
@@ -111,14 +134,15 @@ fn create(name: &str, request_id: &str, partitions: u32, replication_factor: Opt
 
 fn any_command() -> impl Strategy<Value = MetaCommand> {
     let name = || (0u8..4).prop_map(|n| format!("topic-{n}"));
-    let request = (0u8..3).prop_map(|n| ["", "r1", "r2"][usize::from(n)]);
+    let request = || (0u8..3).prop_map(|n| ["", "r1", "r2"][usize::from(n)]);
     prop_oneof![
         3 => (1u64..7, 0u64..2, 0u64..10)
             .prop_map(|(node, address, store)| register(node, address, u64::from(store == 0))),
-        4 => (name(), request, 0u32..12, proptest::option::of(0u32..5))
+        4 => (name(), request(), 0u32..12, proptest::option::of(0u32..5))
             .prop_map(|(name, request, partitions, factor)| create(&name, request, partitions, factor)),
-        3 => (name(), proptest::option::of(0u64..12), proptest::option::of(0u64..3)).prop_map(
-            |(name, etag, max_message_bytes)| MetaCommand::UpdateTopic {
+        3 => (name(), request(), proptest::option::of(0u64..12), proptest::option::of(0u64..3)).prop_map(
+            |(name, request, etag, max_message_bytes)| MetaCommand::UpdateTopic {
+                request_id: request.to_owned(),
                 name: TopicName::parse(&name).unwrap(),
                 etag,
                 retention: None,
@@ -126,7 +150,10 @@ fn any_command() -> impl Strategy<Value = MetaCommand> {
                 labels: None,
             }
         ),
-        2 => name().prop_map(|name| MetaCommand::DeleteTopic { name: TopicName::parse(&name).unwrap() }),
+        2 => (name(), request()).prop_map(|(name, request)| MetaCommand::DeleteTopic {
+            request_id: request.to_owned(),
+            name: TopicName::parse(&name).unwrap(),
+        }),
     ]
 }
 
@@ -235,7 +262,7 @@ proptest! {
 
 fn plain(topic: &TopicState) -> Plain {
     Plain {
-        request_id: topic.request_id.clone(),
+        id: topic.id.get(),
         etag: topic.etag,
         partitions: topic.partition_count(),
         replicas: topic.replication_factor,

@@ -77,12 +77,15 @@ async fn topics_that_cannot_be_are_refused() {
     let missing = Expected("unknown topic", Code::NotFound, "TOPIC_NOT_FOUND", &[("topic", "films")]);
     let name = "films".to_owned();
     check(&missing, &topics.get_topic(v1::GetTopicRequest { name: name.clone() }).await.unwrap_err());
-    check(&missing, &topics.delete_topic(v1::DeleteTopicRequest { name }).await.unwrap_err());
-    let request = v1::UpdateTopicRequest { topic: Some(topic("films")), update_mask: None };
+    check(&missing, &topics.delete_topic(v1::DeleteTopicRequest { name, ..Default::default() }).await.unwrap_err());
+    let request = v1::UpdateTopicRequest { topic: Some(topic("films")), update_mask: None, ..Default::default() };
     check(&missing, &topics.update_topic(request).await.unwrap_err());
     let paths = vec!["partitions".to_owned()];
-    let request =
-        v1::UpdateTopicRequest { topic: Some(topic("books")), update_mask: Some(prost_types::FieldMask { paths }) };
+    let request = v1::UpdateTopicRequest {
+        topic: Some(topic("books")),
+        update_mask: Some(prost_types::FieldMask { paths }),
+        ..Default::default()
+    };
     let expected =
         Expected("field mask", invalid, "INVALID_ARGUMENT", &[("field", "update_mask"), ("value", "partitions")]);
     check(&expected, &topics.update_topic(request).await.unwrap_err());

@@ -190,7 +190,7 @@ async fn bytes_in_flight() {
     let address = cluster.place(1).client;
     let topic = v1::Topic { max_message_bytes: 16 << 20, ..create(&address, "books", 1).await };
     let update_mask = Some(prost_types::FieldMask { paths: vec!["max_message_bytes".to_owned()] });
-    let update = v1::UpdateTopicRequest { topic: Some(topic), update_mask };
+    let update = v1::UpdateTopicRequest { topic: Some(topic), update_mask, ..Default::default() };
     nodes::topics(&address).await.update_topic(update).await.unwrap();
     let message = v1::Message { data: vec![7; 10 << 20].into(), ..Default::default() };
     let request = v1::PublishRequest { topic: "books".to_owned(), partition: None, messages: vec![message] };

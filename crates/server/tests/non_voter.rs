@@ -58,7 +58,7 @@ async fn a_node_without_metadata_or_replicas_creates_publishes_and_reads() {
         panic!("messages expected");
     };
     assert_eq!(texts(&first.messages), ["a", "b"]);
-    let delete = v1::DeleteTopicRequest { name: "books".to_owned() };
+    let delete = v1::DeleteTopicRequest { name: "books".to_owned(), ..Default::default() };
     nodes::topics(&outsider).await.delete_topic(delete).await.unwrap();
     assert_eq!(refusal(&responses.message().await.unwrap_err()).1, "TOPIC_NOT_FOUND");
     cluster.stop().await;

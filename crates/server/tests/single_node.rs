@@ -40,7 +40,7 @@ async fn a_topic_lives_from_creation_to_deletion() {
     let labels = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
     let change = v1::Topic { labels: labels.clone(), max_message_bytes: 5, etag: created.etag.clone(), ..topic };
     let update_mask = Some(prost_types::FieldMask { paths: vec!["labels".to_owned()] });
-    let request = v1::UpdateTopicRequest { topic: Some(change), update_mask };
+    let request = v1::UpdateTopicRequest { topic: Some(change), update_mask, ..Default::default() };
     let updated = topics.update_topic(request.clone()).await.unwrap().into_inner().topic.unwrap();
     assert_eq!((updated.labels, updated.max_message_bytes), (labels, 1 << 20));
     let stale = topics.update_topic(request).await.unwrap_err();
@@ -71,7 +71,7 @@ async fn a_topic_lives_from_creation_to_deletion() {
     assert_eq!(names, ["apples", "books", "cherries"]);
 
     // Deleted: gone for publishers and readers, and its name is free again.
-    topics.delete_topic(v1::DeleteTopicRequest { name: "books".to_owned() }).await.unwrap();
+    topics.delete_topic(v1::DeleteTopicRequest { name: "books".to_owned(), ..Default::default() }).await.unwrap();
     assert_eq!(refusal(&topics.get_topic(request).await.unwrap_err()).1, "TOPIC_NOT_FOUND");
     let again = create(&address, "books", 1).await;
     assert!(again.topic_id > created.topic_id);
@@ -127,7 +127,7 @@ async fn a_reader_that_follows_gets_what_is_published_later() {
     create(&address, "films", 1).await;
     let request = v1::ReadRequest { topic: "films".to_owned(), ..Default::default() };
     let mut films = nodes::reader(&address).await.read(request).await.unwrap().into_inner();
-    let delete = v1::DeleteTopicRequest { name: "films".to_owned() };
+    let delete = v1::DeleteTopicRequest { name: "films".to_owned(), ..Default::default() };
     nodes::topics(&address).await.delete_topic(delete).await.unwrap();
     assert_eq!(refusal(&films.message().await.unwrap_err()).1, "TOPIC_NOT_FOUND");
 
@@ -151,7 +151,7 @@ async fn a_reader_that_lags_behind_is_told_that_its_topic_was_deleted() {
     let request = v1::ReadRequest { topic: "films".to_owned(), ..Default::default() };
     let mut films = nodes::reader(&address).await.read(request).await.unwrap().into_inner();
     assert!(films.message().await.unwrap().is_some());
-    let delete = v1::DeleteTopicRequest { name: "films".to_owned() };
+    let delete = v1::DeleteTopicRequest { name: "films".to_owned(), ..Default::default() };
     nodes::topics(&address).await.delete_topic(delete).await.unwrap();
     // A later topic has a leader once the rows of the deleted one are gone.
     create(&address, "books", 1).await;

@@ -33,6 +33,12 @@ struct Arguments {
     /// `all`, `none`, or kinds of faults separated by commas.
     #[arg(long, default_value = "all")]
     faults: String,
+    /// Leaves out faults, by their numbers in the history: the others come all the same.
+    #[arg(long, value_delimiter = ',')]
+    skip: Vec<u32>,
+    /// Prints what happened as one JSON object, in a line that begins with `report:`.
+    #[arg(long)]
+    json: bool,
     /// `lies`: the disks acknowledge before they sync, which the checkers must find out.
     #[arg(long, value_enum, default_value_t = Disk::Honest)]
     disk: Disk,
@@ -94,6 +100,9 @@ fn simulate(arguments: &Arguments) -> Result<Verdict, String> {
     }
     let report = Report::of(&outcome.history, outcome.took_ms);
     say(report.to_string())?;
+    if arguments.json {
+        say(format!("report: {}", serde_json::to_string(&report).map_err(|error| error.to_string())?))?;
+    }
     let (hash, lines) = trace.sum();
     say(format!("trace: {hash:016x} over {lines} lines"))?;
     say(format!("verdict: {}", outcome.verdict))?;
@@ -105,14 +114,25 @@ fn options(arguments: &Arguments) -> Result<Options, String> {
     let faults = nemesis::pick(nemesis::sim::kinds(), &arguments.faults)?;
     let lying_disks = arguments.disk == Disk::Lies;
     let job = arguments.workload.unwrap_or_else(|| job_of(arguments.seed));
-    Ok(Options { seed: arguments.seed, job, seconds: arguments.seconds, faults, lying_disks })
+    Ok(Options {
+        seed: arguments.seed,
+        job,
+        seconds: arguments.seconds,
+        faults,
+        skipped: arguments.skip.iter().copied().collect(),
+        lying_disks,
+    })
 }
 
 fn replay(arguments: &Arguments) -> String {
     let Arguments { seed, seconds, faults, disk, .. } = arguments;
     let workload = arguments.workload.map(|job| format!(" --workload {}", job.name())).unwrap_or_default();
+    let numbers: Vec<String> = arguments.skip.iter().map(u32::to_string).collect();
+    let skip = if numbers.is_empty() { String::new() } else { format!(" --skip {}", numbers.join(",")) };
     let disk = if *disk == Disk::Lies { " --disk lies" } else { "" };
-    format!("cargo run --package quorate-jepsen --bin sim -- --seed {seed}{workload} --seconds {seconds} --faults {faults}{disk}")
+    format!(
+        "cargo run --package quorate-jepsen --bin sim -- --seed {seed}{workload} --seconds {seconds} --faults {faults}{skip}{disk}"
+    )
 }
 
 fn install_logs(arguments: &Arguments, trace: &Trace) -> Result<(), String> {

@@ -84,7 +84,10 @@ pub fn judge(history: &History) -> Verdict {
     let others = [
         ("broken: no node gives up", unbroken::check(history)),
         ("registers: topics are made, changed and removed in one order", registers::check(history)),
-        ("recreated: a topic has all that was published to it, and nothing of its predecessors", recreated::check(history)),
+        (
+            "recreated: a topic has all that was published to it, and nothing of its predecessors",
+            recreated::check(history),
+        ),
         ("replicas: all replicas of a group hold the same log", replicas::check(history)),
     ];
     let violations: Vec<Violation> = of_history

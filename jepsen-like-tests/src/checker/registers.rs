@@ -39,7 +39,9 @@ pub(super) fn check(history: &History) -> Vec<String> {
     for (name, steps) in registers(history) {
         match linearizable(&steps) {
             Ok(true) => {}
-            Ok(false) => complaints.push(format!("no order of the {} operations on topic {name} explains them", steps.len())),
+            Ok(false) => {
+                complaints.push(format!("no order of the {} operations on topic {name} explains them", steps.len()))
+            }
             Err(why) => complaints.push(format!("topic {name} can't be judged: {why}")),
         }
     }

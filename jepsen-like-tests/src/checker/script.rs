@@ -67,7 +67,7 @@ impl Script {
     }
 
     pub(super) fn fault(self, fault: &str, phase: Phase) -> Self {
-        let action = || Action::Fault { fault: fault.to_owned(), detail: "n1".to_owned() };
+        let action = || Action::Fault { number: 0, fault: fault.to_owned(), detail: "n1".to_owned() };
         let op = self.recorder.invoke("nemesis", action());
         self.recorder.end(&op, phase, action());
         self

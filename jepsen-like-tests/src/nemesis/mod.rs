@@ -3,6 +3,7 @@
 
 pub mod sim;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -55,6 +56,26 @@ pub enum Harm {
     Network,
 }
 
+impl Harm {
+    /// Every sort.
+    pub const ALL: [Self; 2] = [Self::Processes, Self::Network];
+}
+
+/// The faults of a run.
+#[derive(Clone, Debug)]
+pub struct Schedule<W> {
+    /// Kinds of faults.
+    pub kinds: Vec<Kind<W>>,
+    /// When they come.
+    pub rhythm: Rhythm,
+    /// What they do, and to whom, comes from it.
+    pub seed: u64,
+    /// Time with faults.
+    pub seconds: u64,
+    /// Faults that don't happen, by their number: a run that fails is understood by leaving out what it fails without.
+    pub skipped: BTreeSet<u32>,
+}
+
 /// When faults come, and when they don't.
 #[derive(Clone, Debug)]
 pub struct Rhythm {
@@ -72,7 +93,13 @@ pub struct Nemesis<W> {
     /// Kinds that are still to come before any comes again.
     bag: Vec<Kind<W>>,
     rhythm: Rhythm,
+    /// Decides about everything but what a single fault does.
     rng: Rng,
+    seed: u64,
+    /// Number of the next fault, and how far apart numbers are: other nemeses have those between.
+    number: u32,
+    step: u32,
+    skipped: BTreeSet<u32>,
     recorder: Recorder,
     active: Option<Active<W>>,
     next_ms: u64,
@@ -80,6 +107,7 @@ pub struct Nemesis<W> {
 
 struct Active<W> {
     kind: Kind<W>,
+    number: u32,
     detail: String,
     fault: Box<dyn Fault<W>>,
     op: Op,
@@ -87,12 +115,27 @@ struct Active<W> {
 }
 
 impl<W: World> Nemesis<W> {
-    /// Its choices come from `seed` alone. The first fault comes after `from_ms`.
+    /// For the sort of `harm`: its choices come from the schedule alone. The first fault comes after `from_ms`.
     #[must_use]
-    pub fn new(kinds: Vec<Kind<W>>, rhythm: Rhythm, seed: u64, from_ms: u64, recorder: Recorder) -> Self {
+    pub fn new(harm: Harm, schedule: &Schedule<W>, from_ms: u64, recorder: Recorder) -> Self {
+        let Schedule { kinds, rhythm, seed, skipped, .. } = schedule;
+        // It must not draw what the world draws, nor what the other nemesis draws.
+        let seed = seed.rotate_left(32) ^ harm as u64;
         let mut rng = Rng::with_seed(seed);
         let next_ms = from_ms + rng.u64(rhythm.pause_ms.clone());
-        Self { kinds, bag: Vec::new(), rhythm, rng, recorder, active: None, next_ms }
+        Self {
+            kinds: kinds.iter().filter(|kind| kind.harms == harm).cloned().collect(),
+            bag: Vec::new(),
+            rhythm: rhythm.clone(),
+            rng,
+            seed,
+            number: harm as u32,
+            step: Harm::ALL.len() as u32,
+            skipped: skipped.clone(),
+            recorder,
+            active: None,
+            next_ms,
+        }
     }
 
     /// Begins or ends a fault if it is time to.
@@ -115,13 +158,26 @@ impl<W: World> Nemesis<W> {
             self.rng.shuffle(&mut self.bag);
         }
         let Some(kind) = self.bag.pop() else { return Ok(()) };
-        let (fault, detail) =
-            (kind.begin)(world, &mut self.rng).map_err(|error| format!("fault {}: {error}", kind.name))?;
-        let action = Action::Fault { fault: kind.name.to_owned(), detail: detail.clone() };
-        let op = self.recorder.invoke("nemesis", action);
+        let number = self.number;
+        self.number += self.step;
         let until_ms = world.now_ms() + self.rng.u64(kind.lasts_ms.clone());
-        self.active = Some(Active { kind, detail, fault, op, until_ms });
+        if self.skipped.contains(&number) {
+            // Without it, the others come at their time all the same.
+            self.next_ms = until_ms + self.pause_ms();
+            return Ok(());
+        }
+        let mut rng = Rng::with_seed(self.seed ^ u64::from(number).rotate_left(16));
+        let (fault, detail) = (kind.begin)(world, &mut rng).map_err(|error| format!("fault {}: {error}", kind.name))?;
+        let action = Action::Fault { number, fault: kind.name.to_owned(), detail: detail.clone() };
+        let op = self.recorder.invoke("nemesis", action);
+        self.active = Some(Active { kind, number, detail, fault, op, until_ms });
         Ok(())
+    }
+
+    fn pause_ms(&mut self) -> u64 {
+        let Rhythm { pause_ms, quiet_one_in, quiet_ms } = &self.rhythm;
+        let quiet = *quiet_one_in > 0 && self.rng.u32(..*quiet_one_in) == 0;
+        if quiet { *quiet_ms } else { self.rng.u64(pause_ms.clone()) }
     }
 
     /// Ends what is under way.
@@ -133,15 +189,13 @@ impl<W: World> Nemesis<W> {
         let took_effect =
             active.fault.end(world).map_err(|error| format!("end of fault {}: {error}", active.kind.name))?;
         let phase = if took_effect { Phase::Ok } else { Phase::Fail };
-        let action = Action::Fault { fault: active.kind.name.to_owned(), detail: active.detail };
+        let action = Action::Fault { number: active.number, fault: active.kind.name.to_owned(), detail: active.detail };
         self.recorder.end(&active.op, phase, action);
         if !took_effect {
             // Such as packets kept back to a node that wasn't up: it is the next one to try.
             self.bag.push(active.kind);
         }
-        let Rhythm { pause_ms, quiet_one_in, quiet_ms } = &self.rhythm;
-        let quiet = *quiet_one_in > 0 && self.rng.u32(..*quiet_one_in) == 0;
-        self.next_ms = world.now_ms() + if quiet { *quiet_ms } else { self.rng.u64(pause_ms.clone()) };
+        self.next_ms = world.now_ms() + self.pause_ms();
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ pub mod sim;
 
 use crate::checker::{Expected, Verdict};
 use crate::history::{Action, History};
-use crate::nemesis::{Harm, Kind, Nemesis, Rhythm};
+use crate::nemesis::{Harm, Kind, Nemesis, Schedule};
 use crate::workload::log::Load;
 use crate::workload::{Course, Job, Stage};
 use crate::world::World;
@@ -38,26 +38,18 @@ const FINAL_MS: u64 = 180_000;
 /// Time for the last entries to reach all replicas.
 const REST_MS: u64 = 5_000;
 
-/// The faults of a run.
-struct Faults<W> {
-    kinds: Vec<Kind<W>>,
-    rhythm: Rhythm,
-    seed: u64,
-    seconds: u64,
-}
-
 /// What a run must cover.
 fn expected<W>(job: Job, kinds: &[Kind<W>], load: &Load) -> Expected {
     Expected { faults: kinds.iter().map(|kind| kind.name.to_owned()).collect(), ..job.expected(load) }
 }
 
 /// Leads everybody through the stages.
-fn follow_course<W: World>(world: &mut W, course: &Course, faults: &Faults<W>) -> Result<(), String> {
+fn follow_course<W: World>(world: &mut W, course: &Course, schedule: &Schedule<W>) -> Result<(), String> {
     step_until(world, SET_UP_MS, "the topic is not there", |_| course.stage() >= Stage::Faults)?;
 
-    let healed_at = world.now_ms() + faults.seconds * 1_000;
-    let mut nemeses =
-        [Harm::Processes, Harm::Network].map(|harm| nemesis(harm, faults, world.now_ms(), course));
+    let healed_at = world.now_ms() + schedule.seconds * 1_000;
+    let from_ms = world.now_ms() + UNDISTURBED_MS;
+    let mut nemeses = Harm::ALL.map(|harm| Nemesis::new(harm, schedule, from_ms, course.recorder().clone()));
     while world.now_ms() < healed_at {
         nemeses.iter_mut().try_for_each(|nemesis| nemesis.act(world))?;
         world.step()?;
@@ -83,13 +75,6 @@ fn follow_course<W: World>(world: &mut W, course: &Course, faults: &Faults<W>) -
         world.step()?;
     }
     Ok(())
-}
-
-/// Does one sort of harm. It must not draw what the world draws, nor what the other nemesis draws.
-fn nemesis<W: World>(harm: Harm, faults: &Faults<W>, now_ms: u64, course: &Course) -> Nemesis<W> {
-    let kinds = faults.kinds.iter().filter(|kind| kind.harms == harm).cloned().collect();
-    let seed = faults.seed.rotate_left(32) ^ harm as u64;
-    Nemesis::new(kinds, faults.rhythm.clone(), seed, now_ms + UNDISTURBED_MS, course.recorder().clone())
 }
 
 fn step_until<W: World>(

@@ -1,9 +1,11 @@
 //! A run in the simulated world.
 
-use super::{Faults, Outcome, expected, follow_course};
+use std::collections::BTreeSet;
+
+use super::{Outcome, expected, follow_course};
 use crate::checker::judge;
 use crate::history::{Action, Recorder};
-use crate::nemesis::{Kind, Rhythm};
+use crate::nemesis::{Kind, Rhythm, Schedule};
 use crate::trace::Trace;
 use crate::workload::log::Load;
 use crate::workload::{Course, Job};
@@ -21,6 +23,8 @@ pub struct Options {
     pub seconds: u64,
     /// Kinds of faults.
     pub faults: Vec<Kind<SimWorld>>,
+    /// Faults that are left out, by their number.
+    pub skipped: BTreeSet<u32>,
     /// The disks acknowledge before they sync: a run with this must fail.
     pub lying_disks: bool,
 }
@@ -49,10 +53,16 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
     let load = load(options.seed, options.job);
     options.job.start(&mut world, &course, &load);
     let rhythm = Rhythm { pause_ms: 100..=2_500, quiet_one_in: 0, quiet_ms: 0 };
-    let faults = Faults { kinds: options.faults.clone(), rhythm, seed: options.seed, seconds: options.seconds };
+    let schedule = Schedule {
+        kinds: options.faults.clone(),
+        rhythm,
+        seed: options.seed,
+        seconds: options.seconds,
+        skipped: options.skipped.clone(),
+    };
 
     recorder.remark("run", Action::Plan(expected(options.job, &options.faults, &load)));
-    if let Err(what) = follow_course(&mut world, &course, &faults) {
+    if let Err(what) = follow_course(&mut world, &course, &schedule) {
         recorder.remark("world", Action::Broken { what });
     } else {
         world.into_logs()?.iter().for_each(|group| recorder.remark("world", group.compared()));

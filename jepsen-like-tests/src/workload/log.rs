@@ -120,7 +120,11 @@ async fn publish(course: Course, process: &'static str, deadline: Duration, load
 async fn publisher(course: &Course, deadline: Duration, load: &Load) -> Result<Publisher, ClientError> {
     let compression = [Compression::None, Compression::Lz4, Compression::Zstd][fastrand::usize(..3)];
     let builder = course.client()?.publisher(TOPIC).delivery_timeout(deadline).compression(compression);
-    builder.attempt_timeout(Duration::from_millis(fastrand::u64(load.attempt_ms.clone()))).batch_records(fastrand::usize(2..=30)).build().await
+    builder
+        .attempt_timeout(Duration::from_millis(fastrand::u64(load.attempt_ms.clone())))
+        .batch_records(fastrand::usize(2..=30))
+        .build()
+        .await
 }
 
 async fn send(course: &Course, process: &str, sent: Sent, publisher: &Publisher, window: &Arc<Semaphore>) {

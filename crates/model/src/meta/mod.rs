@@ -4,6 +4,7 @@ mod cluster_map;
 mod labels;
 mod placement;
 mod rejected;
+mod requests;
 mod ring;
 mod tombstones;
 mod topic;
@@ -20,6 +21,7 @@ pub use ring::HashRing;
 pub use tombstones::Tombstones;
 pub use topic::{NodeInfo, PartitionState, Replica, Retention, TopicState};
 
+use self::requests::{Request, RequestKind, Requests};
 use crate::codec::{self, CodecError};
 use crate::command::MetaCommand;
 use crate::ids::{GroupId, NodeId, ReplicaId, TopicId};
@@ -68,6 +70,7 @@ pub struct MetaMachine {
     nodes: BTreeMap<NodeId, NodeInfo>,
     topics: BTreeMap<TopicName, Arc<TopicState>>,
     tombstones: Tombstones,
+    requests: Requests,
     next_topic: TopicId,
     next_group: GroupId,
     next_replica: ReplicaId,
@@ -87,6 +90,7 @@ impl MetaMachine {
             nodes: BTreeMap::new(),
             topics: BTreeMap::new(),
             tombstones: Tombstones::default(),
+            requests: Requests::default(),
             next_topic: TopicId::new(1),
             next_group: GroupId::FIRST_PARTITION,
             next_replica: ReplicaId::FIRST_ALLOCATED,
@@ -129,10 +133,11 @@ impl MetaMachine {
                 max_message_bytes,
                 labels,
             }),
-            MetaCommand::UpdateTopic { name, etag, retention, max_message_bytes, labels } => {
-                self.update_topic(&name, etag, retention, max_message_bytes, labels)
+            MetaCommand::UpdateTopic { request_id, name, etag, retention, max_message_bytes, labels } => {
+                let change = Change { etag, retention, max_message_bytes, labels };
+                self.update_topic(&request_id, &name, change)
             }
-            MetaCommand::DeleteTopic { name } => self.delete_topic(&name),
+            MetaCommand::DeleteTopic { request_id, name } => self.delete_topic(&request_id, &name),
         };
         let mut effects = Vec::new();
         if self.version > before {
@@ -181,10 +186,12 @@ impl MetaMachine {
     }
 
     fn create_topic(&mut self, new: NewTopic) -> Result<MetaReply, MetaRejected> {
-        if let Some(topic) = self.topics.get(&new.name) {
-            if !new.request_id.is_empty() && topic.request_id == new.request_id {
-                return Ok(MetaReply::TopicCreated { topic: Arc::clone(topic), existing: true });
-            }
+        let request = request(RequestKind::Create, &new.name, &new.request_id)?;
+        if let Some(made) = self.requests.topic(&request) {
+            let topic = self.still_there(&new.name, made)?;
+            return Ok(MetaReply::TopicCreated { topic: Arc::clone(topic), existing: true });
+        }
+        if self.topics.contains_key(&new.name) {
             return Err(MetaRejected::TopicExists { name: new.name });
         }
         new.check()?;
@@ -205,21 +212,20 @@ impl MetaMachine {
             max_message_bytes: new.max_message_bytes,
             labels: new.labels,
             etag: self.version,
-            request_id: new.request_id,
             created_ms: new.time_ms,
         });
+        self.requests.remember(request, id);
         self.topics.insert(new.name, Arc::clone(&topic));
         Ok(MetaReply::TopicCreated { topic, existing: false })
     }
 
-    fn update_topic(
-        &mut self,
-        name: &TopicName,
-        etag: Option<u64>,
-        retention: Option<Retention>,
-        max_message_bytes: Option<u64>,
-        labels: Option<BTreeMap<String, String>>,
-    ) -> Result<MetaReply, MetaRejected> {
+    fn update_topic(&mut self, request_id: &str, name: &TopicName, change: Change) -> Result<MetaReply, MetaRejected> {
+        let request = request(RequestKind::Update, name, request_id)?;
+        if let Some(changed) = self.requests.topic(&request) {
+            let topic = self.still_there(name, changed)?;
+            return Ok(MetaReply::TopicUpdated { topic: Arc::clone(topic) });
+        }
+        let Change { etag, retention, max_message_bytes, labels } = change;
         let Some(topic) = self.topics.get_mut(name) else {
             return Err(MetaRejected::TopicNotFound { name: name.clone() });
         };
@@ -242,10 +248,15 @@ impl MetaMachine {
             changed.etag = self.version;
             *topic = Arc::new(changed);
         }
+        self.requests.remember(request, topic.id);
         Ok(MetaReply::TopicUpdated { topic: Arc::clone(topic) })
     }
 
-    fn delete_topic(&mut self, name: &TopicName) -> Result<MetaReply, MetaRejected> {
+    fn delete_topic(&mut self, request_id: &str, name: &TopicName) -> Result<MetaReply, MetaRejected> {
+        let request = request(RequestKind::Delete, name, request_id)?;
+        if let Some(topic) = self.requests.topic(&request) {
+            return Ok(MetaReply::TopicDeleted { topic });
+        }
         let Some(topic) = self.topics.remove(name) else {
             return Err(MetaRejected::TopicNotFound { name: name.clone() });
         };
@@ -253,7 +264,14 @@ impl MetaMachine {
             self.tombstones.insert(partition.group);
         }
         self.version += 1;
+        self.requests.remember(request, topic.id);
         Ok(MetaReply::TopicDeleted { topic: topic.id })
+    }
+
+    /// The topic that an earlier attempt of a request was about, unless it was deleted since.
+    fn still_there(&self, name: &TopicName, topic: TopicId) -> Result<&Arc<TopicState>, MetaRejected> {
+        let of_name = self.topics.get(name).filter(|present| present.id == topic);
+        of_name.ok_or_else(|| MetaRejected::TopicGone { name: name.clone(), topic })
     }
 
     fn replication_factor(&self, asked: Option<u32>) -> Result<u32, MetaRejected> {
@@ -299,6 +317,14 @@ impl MetaMachine {
     }
 }
 
+/// The fields of [`MetaCommand::UpdateTopic`] that say what is to change.
+struct Change {
+    etag: Option<u64>,
+    retention: Option<Retention>,
+    max_message_bytes: Option<u64>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
 /// The fields of [`MetaCommand::CreateTopic`].
 struct NewTopic {
     time_ms: u64,
@@ -314,9 +340,6 @@ struct NewTopic {
 impl NewTopic {
     /// What can be judged without looking at the cluster.
     fn check(&self) -> Result<(), MetaRejected> {
-        if self.request_id.len() > REQUEST_ID_BYTES_MAX {
-            return Err(MetaRejected::RequestIdTooLong { bytes: self.request_id.len() as u64 });
-        }
         if self.partitions == 0 {
             return Err(MetaRejected::NoPartitions);
         }
@@ -326,6 +349,13 @@ impl NewTopic {
         check_max_message_bytes(self.max_message_bytes)?;
         labels::check(&self.labels)
     }
+}
+
+fn request(kind: RequestKind, name: &TopicName, id: &str) -> Result<Request, MetaRejected> {
+    if id.len() > REQUEST_ID_BYTES_MAX {
+        return Err(MetaRejected::RequestIdTooLong { bytes: id.len() as u64 });
+    }
+    Ok(Request { kind, name: name.clone(), id: id.to_owned() })
 }
 
 fn check_max_message_bytes(bytes: u64) -> Result<(), MetaRejected> {

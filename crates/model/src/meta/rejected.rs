@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::NodeId;
+use crate::ids::{NodeId, TopicId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, CLUSTER_PARTITIONS_MAX, LABEL_BYTES_MAX, LABELS_MAX, MESSAGE_BYTES_CAP, PARTITIONS_MAX,
     REPLICATION_FACTOR_MAX, REQUEST_ID_BYTES_MAX,
@@ -134,6 +134,14 @@ pub enum MetaRejected {
         /// Number allowed.
         limit: u64,
     },
+    /// The request was carried out before, and what it was about was deleted since.
+    #[error("topic {name} with id {topic}, which this request was about, was deleted since")]
+    TopicGone {
+        /// The name.
+        name: TopicName,
+        /// The id.
+        topic: TopicId,
+    },
 }
 
 impl MetaRejected {
@@ -141,7 +149,7 @@ impl MetaRejected {
     pub fn reason(&self) -> Reason {
         match self {
             MetaRejected::TopicExists { .. } => Reason::TopicExists,
-            MetaRejected::TopicNotFound { .. } => Reason::TopicNotFound,
+            MetaRejected::TopicNotFound { .. } | MetaRejected::TopicGone { .. } => Reason::TopicNotFound,
             MetaRejected::EtagMismatch { .. } => Reason::EtagMismatch,
             MetaRejected::TooManyPartitions { .. } | MetaRejected::ClusterPartitionsFull { .. } => {
                 Reason::TooManyPartitions
@@ -168,9 +176,9 @@ impl MetaRejected {
             vec![("field", field.to_owned()), ("value", value.to_string()), ("limit", limit.to_string())]
         };
         match self {
-            MetaRejected::TopicExists { name } | MetaRejected::TopicNotFound { name } => {
-                vec![("topic", name.to_string())]
-            }
+            MetaRejected::TopicExists { name }
+            | MetaRejected::TopicNotFound { name }
+            | MetaRejected::TopicGone { name, .. } => vec![("topic", name.to_string())],
             MetaRejected::EtagMismatch { name, current, presented } => vec![
                 ("topic", name.to_string()),
                 ("current_etag", current.to_string()),

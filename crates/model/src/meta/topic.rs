@@ -38,8 +38,6 @@ pub struct TopicState {
     pub labels: BTreeMap<String, String>,
     /// Changes with every change of the topic: the version of the map that brought it.
     pub etag: u64,
-    /// Of the create that made it; empty: none.
-    pub request_id: String,
     /// When it was made, by the clock of the leader of that time.
     pub created_ms: u64,
 }

@@ -247,13 +247,14 @@ fn meta_command(line: &Line<'_>) -> MetaCommand {
             labels: labels().unwrap_or_default(),
         },
         "update" => MetaCommand::UpdateTopic {
+            request_id: line.text("request"),
             name: topic(),
             etag: line.number("etag"),
             retention: line.number("age").map(|age| Retention { age_ms: Some(age), ..Retention::default() }),
             max_message_bytes: line.number("max"),
             labels: labels(),
         },
-        "delete" => MetaCommand::DeleteTopic { name: topic() },
+        "delete" => MetaCommand::DeleteTopic { request_id: line.text("request"), name: topic() },
         other => panic!("unknown command {other:?}"),
     }
 }

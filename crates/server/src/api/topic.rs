@@ -154,10 +154,11 @@ impl Topics {
 
     async fn update(&self, request: Request<v1::UpdateTopicRequest>) -> Result<v1::UpdateTopicResponse, ApiError> {
         let deadline = self.begin(&request)?;
-        let v1::UpdateTopicRequest { topic, update_mask } = request.into_inner();
+        let v1::UpdateTopicRequest { topic, update_mask, request_id } = request.into_inner();
         let topic = topic.ok_or_else(|| missing("topic"))?;
         let mask = Mask::of(update_mask, &topic)?;
         let command = MetaCommand::UpdateTopic {
+            request_id,
             name: TopicName::parse(&topic.name)?,
             etag: convert::etag(&topic.etag)?,
             retention: mask.retention.then(|| convert::retention(topic.retention.unwrap_or_default())).transpose()?,
@@ -172,8 +173,9 @@ impl Topics {
 
     async fn delete(&self, request: Request<v1::DeleteTopicRequest>) -> Result<v1::DeleteTopicResponse, ApiError> {
         let deadline = self.begin(&request)?;
-        let name = TopicName::parse(&request.get_ref().name)?;
-        let MetaReply::TopicDeleted { .. } = self.propose(&MetaCommand::DeleteTopic { name }, deadline).await? else {
+        let v1::DeleteTopicRequest { name, request_id } = request.into_inner();
+        let command = MetaCommand::DeleteTopic { request_id, name: TopicName::parse(&name)? };
+        let MetaReply::TopicDeleted { .. } = self.propose(&command, deadline).await? else {
             return Err(out_of_turn());
         };
         Ok(v1::DeleteTopicResponse {})
