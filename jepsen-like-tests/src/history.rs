@@ -128,11 +128,12 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
-    /// How often a publisher had to send a batch again, and how many messages of those the broker already had.
+    /// How often a publisher sent a batch again, and how many messages were acknowledged as repeats: few, because the answer
+    /// to the first attempt mostly comes first.
     Repeated {
         /// Batches sent again.
         batches: u64,
-        /// Messages that the broker recognised.
+        /// Messages that were acknowledged as repeats.
         recognised: u64,
     },
     /// A fault: `invoke` when it begins, `ok` when it ends and took effect, `fail` when it ended without effect.

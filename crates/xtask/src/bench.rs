@@ -2,11 +2,10 @@
 
 use crate::setup::Workshop;
 use crate::steps::{Done, Failure, Steps, run};
+use crate::tasks::BUILD_ADVICE;
 use clap::{Args, Subcommand};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-
-const BUILD_ADVICE: &str = "Mend the first error above; if a system library is missing, run `cargo xtask setup`.";
 
 /// The clients of other brokers have a workspace and a lock file of their own.
 const PEERS: &str = "benches/peers/Cargo.toml";

@@ -2,6 +2,7 @@
 //!
 //! - [`bench`]: measurements of whole clusters
 //! - [`setup`]: what the machine must have, and the environment in which cargo runs
+//! - [`sim`]: many seeds of the simulation
 //! - [`tasks`]: the tasks themselves, as lists of steps
 //! - [`steps`]: how a step is announced, timed and reported
 //! - [`tidy`]: checks of the repository's own rules that no other tool knows
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod setup;
+mod sim;
 mod steps;
 mod tasks;
 mod tidy;
@@ -36,6 +38,12 @@ enum Task {
     Test,
     /// Measure clusters of processes on this machine
     Bench(bench::Bench),
+    /// Run many seeds of the simulation, and shrink what fails; `-- --help` lists the options
+    Sim {
+        /// Passed on, such as `--seeds 1000 --minutes 30`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Check everything that can be checked without running tests; writes nothing
     Verify,
     /// Write what `verify` would complain about and a machine can mend
@@ -48,6 +56,7 @@ fn main() -> ExitCode {
         Task::Dev { arguments } => tasks::dev(&arguments),
         Task::Test => tasks::test(),
         Task::Bench(bench) => bench.run(),
+        Task::Sim { arguments } => sim::run_seeds(&arguments),
         Task::Verify => tasks::verify(),
         Task::Fix => tasks::fix(),
     };

@@ -8,7 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-const BUILD_ADVICE: &str = "Mend the first error above; if a system library is missing, run `cargo xtask setup`.";
+pub(crate) const BUILD_ADVICE: &str =
+    "Mend the first error above; if a system library is missing, run `cargo xtask setup`.";
 const LOCKED_ADVICE: &str = "Mend the first error above; if Cargo.lock is out of date, run `cargo xtask fix`.";
 
 /// The binary, with the same features of shared crates as all other builds here: another choice of

@@ -70,7 +70,7 @@ pub struct Schedule<W> {
     pub rhythm: Rhythm,
     /// What they do, and to whom, comes from it.
     pub seed: u64,
-    /// Time with faults.
+    /// Time with faults; up to twice as long if some kind hasn't taken effect yet.
     pub seconds: u64,
     /// Faults that don't happen, by their number: a run that fails is understood by leaving out what it fails without.
     pub skipped: BTreeSet<u32>,
@@ -102,6 +102,8 @@ pub struct Nemesis<W> {
     skipped: BTreeSet<u32>,
     recorder: Recorder,
     active: Option<Active<W>>,
+    /// Kinds that took effect.
+    effective: BTreeSet<&'static str>,
     next_ms: u64,
 }
 
@@ -134,6 +136,7 @@ impl<W: World> Nemesis<W> {
             skipped: skipped.clone(),
             recorder,
             active: None,
+            effective: BTreeSet::new(),
             next_ms,
         }
     }
@@ -174,6 +177,11 @@ impl<W: World> Nemesis<W> {
         Ok(())
     }
 
+    /// Whether every kind took effect at least once.
+    pub fn has_covered_all(&self) -> bool {
+        self.kinds.iter().all(|kind| self.effective.contains(kind.name)) || !self.skipped.is_empty()
+    }
+
     fn pause_ms(&mut self) -> u64 {
         let Rhythm { pause_ms, quiet_one_in, quiet_ms } = &self.rhythm;
         let quiet = *quiet_one_in > 0 && self.rng.u32(..*quiet_one_in) == 0;
@@ -192,8 +200,10 @@ impl<W: World> Nemesis<W> {
         let action = Action::Fault { number: active.number, fault: active.kind.name.to_owned(), detail: active.detail };
         self.recorder.end(&active.op, phase, action);
         if !took_effect {
-            // Such as packets kept back to a node that wasn't up: it is the next one to try.
-            self.bag.push(active.kind);
+            // Such as packets kept back to a node that wasn't up: it comes again when the others have had their turn.
+            self.bag.insert(0, active.kind);
+        } else {
+            self.effective.insert(active.kind.name);
         }
         self.next_ms = world.now_ms() + self.pause_ms();
         Ok(())
@@ -213,13 +223,23 @@ impl<W> Clone for Kind<W> {
     }
 }
 
-/// Picks kinds by their names: `all`, `none`, or names separated by commas.
+/// Picks kinds by their names: `all`, `none`, `some`, which the seed picks, or names separated by commas.
+///
+/// Some at a time find more than all at once, because faults also keep each other from doing harm: swarm testing (Groce,
+/// Zhang, Eide, Chen, Regehr, 2012).
 ///
 /// # Errors
 /// If there is no kind of that name; the known ones.
-pub fn pick<W>(all: Vec<Kind<W>>, names: &str) -> Result<Vec<Kind<W>>, String> {
+pub fn pick<W>(all: Vec<Kind<W>>, names: &str, seed: u64) -> Result<Vec<Kind<W>>, String> {
     match names {
         "all" => Ok(all),
+        "some" => {
+            let mut rng = Rng::with_seed(seed ^ 0x5a3e);
+            let mut kinds = all;
+            rng.shuffle(&mut kinds);
+            kinds.truncate(rng.usize(SOME));
+            Ok(kinds)
+        }
         "none" => Ok(Vec::new()),
         names => {
             let find = |name: &str| {
@@ -233,6 +253,9 @@ pub fn pick<W>(all: Vec<Kind<W>>, names: &str) -> Result<Vec<Kind<W>>, String> {
         }
     }
 }
+
+/// How many kinds of faults `some` are.
+const SOME: RangeInclusive<usize> = 2..=5;
 
 /// One of them.
 pub(crate) fn any<T: Copy>(of: &[T], rng: &mut Rng) -> T {

@@ -48,9 +48,11 @@ fn follow_course<W: World>(world: &mut W, course: &Course, schedule: &Schedule<W
     step_until(world, SET_UP_MS, "the topic is not there", |_| course.stage() >= Stage::Faults)?;
 
     let healed_at = world.now_ms() + schedule.seconds * 1_000;
+    let at_last = healed_at + schedule.seconds * 1_000;
     let from_ms = world.now_ms() + UNDISTURBED_MS;
     let mut nemeses = Harm::ALL.map(|harm| Nemesis::new(harm, schedule, from_ms, course.recorder().clone()));
-    while world.now_ms() < healed_at {
+    let covered = |nemeses: &[Nemesis<W>]| nemeses.iter().all(Nemesis::has_covered_all);
+    while world.now_ms() < healed_at || (!covered(&nemeses) && world.now_ms() < at_last) {
         nemeses.iter_mut().try_for_each(|nemesis| nemesis.act(world))?;
         world.step()?;
     }

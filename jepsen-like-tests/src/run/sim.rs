@@ -81,7 +81,7 @@ fn load(seed: u64, job: Job) -> Load {
         window: rng.usize(1..=64),
         burst: 1..=4,
         pause_ms: 5..80,
-        attempt_ms: if job == Job::Retries { 30..=200 } else { 3_000..=3_000 },
+        attempt_ms: if job == Job::Retries { 5..=30 } else { 3_000..=3_000 },
         snapshot_pause_ms: 200..1_500,
     }
 }

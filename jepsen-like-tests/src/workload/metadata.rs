@@ -69,7 +69,7 @@ async fn change(course: Course, process: &'static str, number: u64) {
             4..7 => _ = operate(&course, process, name, TopicOperation::Write { value }).await,
             _ => _ = operate(&course, process, name, TopicOperation::Delete).await,
         }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(20..400))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(10..200))).await;
     }
 }
 

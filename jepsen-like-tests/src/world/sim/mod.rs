@@ -4,6 +4,7 @@
 
 mod env;
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub struct SimWorld {
     nodes: Vec<u64>,
     disks: Vec<Disk>,
     stops: Vec<Stop>,
+    /// Nodes whose links are cut because they have no power.
+    powerless: BTreeSet<u64>,
     clients: Vec<String>,
     trace: Trace,
 }
@@ -118,7 +121,7 @@ impl SimWorld {
                 async move { Ok(run_node(disk, stop, config).await?) }
             });
         }
-        Ok(Self { sim, nodes, disks, stops, clients: Vec::new(), trace })
+        Ok(Self { sim, nodes, disks, stops, powerless: BTreeSet::new(), clients: Vec::new(), trace })
     }
 
     /// The nodes' numbers.
@@ -138,6 +141,7 @@ impl SimWorld {
         for other in self.others(node) {
             self.sim.partition(name(node), other);
         }
+        self.powerless.insert(node);
         self.sim.crash(name(node));
         self.disk(node).disk.crash()
     }
@@ -156,7 +160,9 @@ impl SimWorld {
     /// Starts a node again that was killed or lost its power.
     pub fn start(&mut self, node: u64) {
         self.stop(node).send_replace(Order::Run);
-        self.mend(node);
+        if self.powerless.remove(&node) {
+            self.mend(node);
+        }
         self.sim.bounce(name(node));
     }
 
