@@ -1,6 +1,7 @@
 //! All automation of the repository, in Rust: `cargo xtask <task>`.
 //!
 //! - [`bench`]: measurements of whole clusters
+//! - [`sabotage`]: planted bugs that the tests must catch
 //! - [`setup`]: what the machine must have, and the environment in which cargo runs
 //! - [`tasks`]: the tasks themselves, as lists of steps
 //! - [`steps`]: how a step is announced, timed and reported
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod sabotage;
 mod setup;
 mod steps;
 mod tasks;
@@ -36,6 +38,12 @@ enum Task {
     Test,
     /// Measure clusters of processes on this machine
     Bench(bench::Bench),
+    /// Plant bugs, one after another, and see that the test that is named for each catches it; prints the table
+    ///
+    /// Builds the tests and the simulation once more, with the feature `sabotage`; the honest programs stay as they are. For
+    /// each bug the test that is named for it must fail within its time, by what the table says; without the bug it
+    /// must pass. Every output is kept in the folder `sabotage` of the target folder.
+    Sabotage(sabotage::Sabotage),
     /// Check everything that can be checked without running tests; writes nothing
     Verify,
     /// Write what `verify` would complain about and a machine can mend
@@ -48,6 +56,7 @@ fn main() -> ExitCode {
         Task::Dev { arguments } => tasks::dev(&arguments),
         Task::Test => tasks::test(),
         Task::Bench(bench) => bench.run(),
+        Task::Sabotage(sabotage) => sabotage.run(),
         Task::Verify => tasks::verify(),
         Task::Fix => tasks::fix(),
     };
