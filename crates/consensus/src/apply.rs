@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_model::{Applied, Change, ClusterMap, IndexSegment, Machine, MachineKind, Offset, Reply, Stretches};
 use quorate_storage::{Checkpoint, RaftLog, StateStore};
 use tokio::sync::watch;
@@ -198,6 +199,7 @@ impl StateMachine {
         let index = entry.log_id.index;
         self.last_applied = Some(entry.log_id);
         self.unsaved_entries += 1;
+        let before = is_planted(Bug::SnapshotLacksLastEntry).then(|| self.machine.checkpoint());
         let (reply, changes) = match entry.payload {
             EntryPayload::Blank => (None, self.machine.skip(index)),
             EntryPayload::Membership(membership) => {
@@ -214,7 +216,11 @@ impl StateMachine {
             match change {
                 Change::Segment(segment) => segments.push(segment),
                 Change::Checkpoint => {
-                    self.store.keep_checkpoint(&self.checkpoint());
+                    let mut checkpoint = self.checkpoint();
+                    if let Some(before) = &before {
+                        checkpoint.machine = before.clone();
+                    }
+                    self.store.keep_checkpoint(&checkpoint);
                     self.publish_stretches();
                 }
             }
@@ -285,6 +291,9 @@ impl RaftStateMachine<Types> for StateMachine {
             for item in chunk {
                 let (entry, responder) = item?;
                 let reply = self.apply_entry(entry, &mut segments);
+                if let (None, Machine::Partition(partition)) = (&responder, &mut self.machine) {
+                    partition.sabotage_followers();
+                }
                 replies.extend(responder.map(|responder| (responder, reply)));
             }
             if !segments.is_empty() {

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate_model::Reply;
+use quorate_model::{Offset, Reply};
 
-use crate::cluster_tests::{ADMISSION, Cluster, GROUP, NODES, PATIENCE, append, contents, replica_of};
+use crate::cluster_tests::{ADMISSION, Cluster, GROUP, NODES, PATIENCE, append, contents, replica_of, wait_until_end};
 use crate::{DetectionSettings, Overload, ProposeError};
 
 /// Nodes whose disk takes longer than any test.
@@ -87,4 +87,31 @@ async fn a_leader_whose_own_disk_falls_behind_takes_no_more_than_its_queue() {
     let limit = ADMISSION.queued_bytes;
     let refusal = ProposeError::Overloaded(Overload { setting: "limits.queued_bytes".into(), limit });
     assert_eq!((taken, &outcomes[3], &outcomes[4]), (3, &Err(refusal.clone()), &Err(refusal)), "{outcomes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_shows_nothing_that_no_quorum_has() {
+    let (mut cluster, disks) = start().await;
+    let leader = cluster.leader().await;
+    let [follower, third] = NODES.into_iter().filter(|node| *node != leader).collect::<Vec<_>>()[..] else { panic!() };
+    cluster.publish(leader, "before").await.unwrap();
+    let group = cluster.group(follower);
+    wait_until_end(&group, 1).await;
+    let before = group.status().last_log_index;
+
+    // From now on only the follower gets anything onto a disk.
+    cluster.kill(third);
+    disks.stall(leader);
+    drop(cluster.group(leader).submit(append("late")).await.unwrap());
+    let received = async {
+        while group.status().last_log_index == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, received).await.expect("the follower gets the entry");
+    // Many times what applying takes.
+    let mut progress = group.progress();
+    let shown = tokio::time::timeout(Duration::from_millis(500), progress.wait_for(|now| now.end > Offset::new(1)));
+    assert!(shown.await.is_err(), "a follower shows what one of three disks has");
+    assert_eq!(contents(&group).await, ["before"]);
 }

@@ -23,6 +23,7 @@
 //! | [`partition`] | appends, idempotent producers, the offset index |
 //! | [`meta`] | nodes, topics, placement on a hash ring, the cluster map |
 //! | [`reason`] | the one table of errors that a caller can see |
+//! | [`sabotage`] | planted bugs, in builds that must be caught |
 
 pub mod batch;
 pub mod codec;
@@ -38,6 +39,7 @@ pub mod partitioner;
 pub mod reason;
 pub mod record;
 pub mod reply;
+pub mod sabotage;
 
 mod varint;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use quorate_consensus::{Leadership, Progress, RaftGroup};
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_model::{ClusterMap, NodeId, Offset, Reason, RecordBatch};
 use quorate_proto::internal::{self, fetch_response, fetch_start};
 use quorate_storage::StoredBatch;
@@ -79,7 +80,8 @@ pub(crate) enum Fetched {
 /// only the leader knows: a reader that waits is sent on when this replica leads no more.
 pub(crate) async fn local(group: RaftGroup, what: String, options: FetchOptions) -> Result<Fetch, ApiError> {
     let place = options.reads.enter()?;
-    if options.consistency == Consistency::Leader {
+    let believed = is_planted(Bug::StaleLeaderReads) && group.leadership().is_self;
+    if options.consistency == Consistency::Leader && !believed {
         group.read_barrier().await.map_err(|error| ApiError::from_barrier(error, &what))?;
     }
     let (progress, leadership) = (group.progress(), group.watch_leadership());

@@ -37,7 +37,7 @@ pub enum RunError {
 /// [`RunError`]: the node didn't start, or its disk failed.
 pub fn run(config: Config) -> Result<(), RunError> {
     telemetry::install(&config.log)?;
-    for warning in config.warnings() {
+    for warning in quorate_model::sabotage::warning().into_iter().chain(config.warnings()) {
         warn!("{warning}");
     }
     let consensus = runtime("quorate-consensus")?;

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use quorate_model::sabotage::{Bug, is_planted};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::error;
@@ -230,11 +231,13 @@ impl Batch {
             duration: Duration::ZERO,
         };
         let durability = if self.synced { Durability::Synced } else { Durability::Ordered };
+        let durability = if is_planted(Bug::AckBeforeFsync) { Durability::Ordered } else { durability };
         let started = Instant::now();
         // A write without rows still waits for the writes before it, but alone it needs no disk:
         // whatever was enqueued before it has already been committed.
         let nothing_to_do = self.ops.is_empty() && !self.synced;
         let result = if nothing_to_do { Ok(()) } else { device.commit(self.ops, durability).await };
+        let result = if is_planted(Bug::FsyncErrorIgnored) { Ok(()) } else { result };
         report.duration = started.elapsed();
 
         for (bytes, done) in self.writes {

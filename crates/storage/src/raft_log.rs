@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use quorate_model::ReplicaId;
+use quorate_model::sabotage::{Bug, is_planted};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -131,7 +132,11 @@ impl RaftLog {
             // The caller may have given up; the vote is saved all the same.
             let _ = done.send(result);
         });
-        self.storage.write(vec![op], completion);
+        if is_planted(Bug::VoteNotSynced) {
+            self.storage.write_ordered(vec![op], completion);
+        } else {
+            self.storage.write(vec![op], completion);
+        }
         saved.await.unwrap_or(Err(StorageError::Closed))
     }
 
@@ -188,7 +193,12 @@ impl RaftLog {
             }
             done.run(result);
         });
-        self.storage.write(ops, completion);
+        let follows = || state.bounds.last.is_some_and(|last| last.leader != self.replica.get());
+        if is_planted(Bug::FollowersDoNotSync) && follows() {
+            self.storage.write_ordered(ops, completion);
+        } else {
+            self.storage.write(ops, completion);
+        }
     }
 
     /// Removes every entry after `last`, or all of them. Nothing happens if the log ends there already.
@@ -201,7 +211,9 @@ impl RaftLog {
         }
         let from = keep.map_or(0, |id| id.index + 1);
         state.bounds.last = keep;
-        state.cache.lock().truncate_from(from);
+        if !is_planted(Bug::TruncatedEntriesCached) {
+            state.cache.lock().truncate_from(from);
+        }
         state.removals += 1;
         self.storage.write_ordered(vec![self.delete(from..u64::MAX)], Completion::None);
     }

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_model::{IndexSegment, Offset, ReplicaId};
 use tokio::sync::oneshot;
 
@@ -86,7 +87,8 @@ impl StateStore {
     /// Purges the log up to `upto`, and in the same write the checkpoints kept before it and, if the records before
     /// `log_start` are all behind it, their index.
     pub fn purge(&self, log: &RaftLog, upto: EntryId, log_start: Option<Offset>) -> PurgeOutcome {
-        let mut rows = vec![self.delete_kept(0, upto.index)];
+        let kept_from = if is_planted(Bug::PurgeTakesCheckpoint) { upto.index + 1 } else { upto.index };
+        let mut rows = vec![self.delete_kept(0, kept_from)];
         if let Some(log_start) = log_start {
             let keys = keys::segments(self.replica, 0..log_start.get());
             rows.push(RowOp::DeleteRange { table: Table::Index, from: keys.start, to: keys.end });
@@ -114,6 +116,9 @@ impl StateStore {
             return self.storage.commit(vec![row]).await.map(|()| PurgeOutcome::Unchanged);
         };
         // Whatever was applied here lies before it, and so does the index of it.
+        if is_planted(Bug::CheckpointInTwoSteps) {
+            self.storage.commit(vec![row.clone()]).await?;
+        }
         let index = keys::segments(self.replica, 0..u64::MAX);
         let rows = vec![
             row,

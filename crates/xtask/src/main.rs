@@ -1,6 +1,7 @@
 //! All automation of the repository, in Rust: `cargo xtask <task>`.
 //!
 //! - [`bench`]: measurements of whole clusters
+//! - [`sabotage`]: planted bugs that the tests must catch
 //! - [`setup`]: what the machine must have, and the environment in which cargo runs
 //! - [`sim`]: many seeds of the simulation
 //! - [`tasks`]: the tasks themselves, as lists of steps
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod sabotage;
 mod setup;
 mod sim;
 mod steps;
@@ -44,6 +46,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Plant bugs, one after another, and see that the test that is named for each catches it; prints the table
+    ///
+    /// Builds the tests and the simulation once more, with the feature `sabotage`; the honest programs stay as they are. For
+    /// each bug the test that is named for it must fail within its time, by what the table says; without the bug it
+    /// must pass. Every output is kept in the folder `sabotage` of the target folder.
+    Sabotage(sabotage::Sabotage),
     /// Check everything that can be checked without running tests; writes nothing
     Verify,
     /// Write what `verify` would complain about and a machine can mend
@@ -57,6 +65,7 @@ fn main() -> ExitCode {
         Task::Test => tasks::test(),
         Task::Bench(bench) => bench.run(),
         Task::Sim { arguments } => sim::run_seeds(&arguments),
+        Task::Sabotage(sabotage) => sabotage.run(),
         Task::Verify => tasks::verify(),
         Task::Fix => tasks::fix(),
     };

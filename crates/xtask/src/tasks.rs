@@ -1,5 +1,6 @@
 //! The tasks, each a list of steps.
 
+use crate::sabotage;
 use crate::setup::{self, Workshop};
 use crate::steps::{Done, Failure, Steps, run};
 use crate::tidy;
@@ -67,7 +68,7 @@ pub(crate) fn test() -> Result<(), Failure> {
 
 pub(crate) fn verify() -> Result<(), Failure> {
     let workshop = Workshop::find()?;
-    let mut steps = Steps::new(9);
+    let mut steps = Steps::new(10);
     steps.check("system packages", setup::check_packages);
     steps.check("format", || {
         let advice = "Run `cargo xtask fix`; if rustfmt is missing, `rustup component add rustfmt`.";
@@ -75,6 +76,7 @@ pub(crate) fn verify() -> Result<(), Failure> {
     });
     steps.check("arrows between crates", || tidy::arrows(&workshop.root));
     steps.check("file lengths and names", || tidy::files_and_names(&workshop.root));
+    steps.check("planted bugs and what catches them", || sabotage::check(&workshop.root));
     steps.check("links in the documentation", || tidy::links(&workshop.root));
     steps.check("licences, advisories, bans, sources", || deny(&workshop));
     steps.check("lock file of the comparison with other brokers", || {

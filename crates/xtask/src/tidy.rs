@@ -46,6 +46,13 @@ pub(crate) fn links(root: &Path) -> Result<Done, Failure> {
     conclude(&complaints, "Mend the link, or write the page or heading that it promises.")
 }
 
+/// The text of every Rust source outside this crate, by its path.
+pub(crate) fn sources(root: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let files = files(root)?.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let files = files.filter(|path| !path.starts_with(root.join("crates/xtask")));
+    files.map(|path| Ok((shown(root, &path), read(&path)?))).collect()
+}
+
 /// Whether a relative link leads to a file, and to a heading in it if it names one.
 fn broken(root: &Path, page: &Path, link: &pages::Link) -> Result<Option<String>, Failure> {
     let complaint = |why: &str| Some(format!("{}:{}: {}: {why}", shown(root, page), link.line, link.target));
@@ -61,7 +68,7 @@ fn broken(root: &Path, page: &Path, link: &pages::Link) -> Result<Option<String>
     Ok(complaint("no such heading"))
 }
 
-fn conclude(complaints: &[String], advice: &str) -> Result<Done, Failure> {
+pub(crate) fn conclude(complaints: &[String], advice: &str) -> Result<Done, Failure> {
     if complaints.is_empty() {
         return Ok(Done::Passed);
     }

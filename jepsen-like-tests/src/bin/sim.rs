@@ -59,8 +59,11 @@ enum Disk {
     Lies,
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(warning) = quorate_model::sabotage::warning() {
+        eprintln!("sim: {warning}");
+    }
     match simulate(&arguments) {
         Ok(Verdict::Pass) => ExitCode::SUCCESS,
         Ok(Verdict::Unknown(_) | Verdict::Fail(_)) => ExitCode::FAILURE,

@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_model::{Executed, Reason, Record, RetryAdvice};
 use tokio::time::Instant;
 
@@ -184,6 +185,9 @@ impl<T> Lane<T> {
         for batch in &mut self.window {
             batch.lose_answers();
         }
+        if is_planted(Bug::RepeatUnderNewEpoch) {
+            self.next_epoch(0, None);
+        }
         if !self.settings.idempotent {
             for batch in self.window.iter_mut().filter(|batch| batch.may_be_appended() && !batch.is_settled()) {
                 batch.state = State::Refused(error.clone());
@@ -312,7 +316,7 @@ impl<T> Lane<T> {
     /// any more, so it moves to the next epoch, or shares the head's uncertainty.
     fn give_up_head(&mut self, error: &ClientError, effects: &mut Vec<Effect<T>>) {
         let Some(head) = self.pop_settled() else { return };
-        let unknown = head.may_be_appended();
+        let unknown = head.may_be_appended() && !is_planted(Bug::UnknownReportedAsFailed);
         let error = error.clone().with_executed(if unknown { Executed::Maybe } else { Executed::No });
         let outcome = if unknown { Outcome::Unknown(error.clone()) } else { Outcome::Failed(error.clone()) };
         effects.push(Effect::Resolve { tickets: head.tickets, outcome });

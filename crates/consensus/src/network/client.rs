@@ -15,6 +15,7 @@ use openraft::raft::{
     AppendEntriesRequest, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_proto::internal::{self as wire, envelope::Body};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -118,6 +119,13 @@ impl Client {
                 return Err(Unreachable::new(&error).into());
             }
         };
+        let sent = is_planted(Bug::SentCountedAsStored).then(|| Arc::new(Mutex::new(None)));
+        let newest = sent.clone();
+        let input = input.inspect(move |request| {
+            if let (Some(newest), Some(last)) = (&newest, request.entries.last()) {
+                *newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(last.log_id);
+            }
+        });
         let window = Window::new(self.link.budget());
         // openraft holds a lock inside the input stream: the pump must die with the response stream.
         let task = tokio::spawn(pump(input, session.questions.clone(), window.clone()));
@@ -126,6 +134,7 @@ impl Client {
         let responses = stream::unfold(Some((session, pump)), move |state| {
             let window = window.clone();
             let node_lost = node_lost.clone();
+            let sent = sent.clone();
             async move {
                 let (mut session, pump) = state?;
                 let Some(answer) = session.answers.recv().await else {
@@ -135,7 +144,10 @@ impl Client {
                     Some(Body::AppendReply(reply)) => {
                         window.answered();
                         match append_result(reply) {
-                            Ok(result) if result.is_ok() => Some((Ok(result), Some((session, pump)))),
+                            Ok(Ok(matching)) => {
+                                let sent = sent.and_then(|sent| *sent.lock().unwrap_or_else(PoisonError::into_inner));
+                                Some((Ok(Ok(matching.max(sent))), Some((session, pump))))
+                            }
                             Ok(result) => Some((Ok(result), None)),
                             Err(error) => Some((Err(error), None)),
                         }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quorate_model::NodeId;
+use quorate_model::sabotage::{Bug, is_planted};
 use tokio::task::AbortHandle;
 
 use super::link::Link;
@@ -125,6 +126,7 @@ impl Peers {
         }
         match self.lock().known.get(&greeting.node) {
             None => Some(format!("node {} is not a member of the cluster", greeting.node)),
+            Some(_) if is_planted(Bug::WipedDiskWelcome) => None,
             Some(entry) if entry.peer.store_id.is_some_and(|store| store != greeting.store_id) => Some(format!(
                 "node {} is registered with another disk: its replicas must not vote again under their old ids",
                 greeting.node

@@ -8,7 +8,8 @@ use futures::stream::{Stream, StreamExt};
 use openraft::raft::{
     AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use quorate_model::{GroupId, PartitionCommand, ReplicaId};
+use quorate_model::sabotage::{Bug, is_planted};
+use quorate_model::{Appended, GroupId, PartitionCommand, ReplicaId};
 use quorate_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
 use quorate_proto::internal::{self as wire, Envelope, Frame, envelope::Body};
 use tokio::sync::mpsc;
@@ -141,6 +142,12 @@ impl Inbound {
             _ => PartitionCommand::proposed_at(propose.command, self.groups.peers().wall_clock_ms()),
         };
         let mut proposing = Box::pin(async move {
+            if is_planted(Bug::AnswerBeforeCommit) && group.id() != GroupId::METADATA {
+                let base_offset = group.progress().borrow().end;
+                drop(group.submit(command).await);
+                let appended = Appended { base_offset, count: 1, duplicate: false };
+                return reply.send(propose_reply(Ok(quorate_model::Reply::Partition(Ok(appended))))).await;
+            }
             let outcome = tokio::time::timeout(time, group.propose(command)).await;
             // Whether it is committed later or never: nobody waits for it, so it takes up no room.
             drop(permit);
@@ -275,12 +282,16 @@ fn text(error: impl std::fmt::Display) -> String {
 
 fn append_from_wire(append: wire::Append) -> Result<AppendEntriesRequest<Types>, std::io::Error> {
     let vote = append.vote.ok_or_else(|| std::io::Error::other("append without a vote"))?;
-    Ok(AppendEntriesRequest {
+    let mut request: AppendEntriesRequest<Types> = AppendEntriesRequest {
         vote: codec::wire_to_vote(vote),
         prev_log_id: append.prev_log_id.map(codec::wire_to_log_id),
         entries: append.entries.into_iter().map(codec::wire_to_entry).collect::<Result<_, _>>()?,
         leader_commit: append.leader_commit.map(codec::wire_to_log_id),
-    })
+    };
+    if is_planted(Bug::ReceivedTakenForCommitted) {
+        request.leader_commit = request.entries.last().map(|entry| entry.log_id).or(request.leader_commit);
+    }
+    Ok(request)
 }
 
 fn append_reply(result: &StreamAppendResult<Types>) -> Body {

@@ -22,6 +22,7 @@ use crate::ids::{Offset, PartitionId};
 use crate::limits::CHECKPOINT_BYTES_MAX;
 use crate::machine::{Applied, Change, Effect};
 use crate::reply::Reply;
+use crate::sabotage::{Bug, is_planted};
 use producers::{Producers, Verdict};
 use stretches::Times;
 
@@ -186,8 +187,18 @@ impl PartitionMachine {
         changes
     }
 
+    /// After an entry that another replica proposed. Does nothing in an honest build.
+    pub fn sabotage_followers(&mut self) {
+        if is_planted(Bug::DedupLostAtFailover) {
+            self.producers = Producers::default();
+        }
+    }
+
     /// The whole state as bytes.
     pub fn checkpoint(&self) -> Bytes {
+        if is_planted(Bug::DedupMissingInCheckpoint) {
+            return codec::encode(CHECKPOINT_VERSION, &Self { producers: Producers::default(), ..self.clone() });
+        }
         codec::encode(CHECKPOINT_VERSION, self)
     }
 

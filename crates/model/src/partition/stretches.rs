@@ -18,6 +18,7 @@ use crate::command::PartitionCommand;
 use crate::ids::Offset;
 use crate::limits::{STRETCHES_MAX, STRETCHES_PER_BOUND};
 use crate::meta::Retention;
+use crate::sabotage::{Bug, is_planted};
 
 /// A part of the log between two marks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,7 +133,10 @@ impl Retained<'_> {
         let by_bytes = beyond(retention.bytes, &|stretch| self.appended_bytes.saturating_sub(stretch.end_bytes));
         let by_messages = beyond(retention.messages, &|stretch| self.end.get().saturating_sub(stretch.end.get()));
         let by_age = retention.age_ms.map_or(0, |age_ms| self.expired(age_ms, now_ms));
-        let count = by_bytes.max(by_messages).max(by_age);
+        let mut count = by_bytes.max(by_messages).max(by_age);
+        if is_planted(Bug::RetentionTrimsTooMuch) && count > 0 {
+            count = kept.len().min(count + 1);
+        }
         count.checked_sub(1).map(|last| kept[last].end)
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_consensus::{AdmissionLimits, Env, GroupSpec, GroupsConfig, Listener, RaftGroups};
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_model::{ClusterMap, GroupId, MachineKind, Reason, ReplicaId};
 use quorate_storage::{NodeIdentity, Storage, TailCacheLimits};
 use tokio::sync::watch;
@@ -94,6 +95,16 @@ async fn start_on(
     parts.watch_for_failures(&storage);
     let source = parts.open_metadata_group().await?;
     parts.meet_peers(&source);
+    if is_planted(Bug::UnmentionedDataDeleted) {
+        let map = Arc::clone(&newest_map.borrow());
+        let mentioned: Vec<ReplicaId> = map.replicas_on(config.node.id).map(|local| local.replica).collect();
+        let metadata = ReplicaId::of_metadata_voter(config.node.id);
+        for replica in storage.list_replicas().await.unwrap_or_default() {
+            if replica != metadata && !mentioned.contains(&replica) {
+                let _ = storage.destroy_replica(replica).await;
+            }
+        }
+    }
     parts.background(map::follow(source, newest_map));
     parts.background(
         Reconciler {
