@@ -115,11 +115,16 @@ pub(crate) const ROWS: &[Row] = &[
         120,
     ),
     test("followers-do-not-sync", CRASH, PREFIX, 60),
-    simulation("followers-do-not-sync", (SEEDS, &["--faults", "blackout", "--seconds", "40"]), "lost write:", 60),
+    simulation(
+        "followers-do-not-sync",
+        (SEEDS, &["--workload", "log", "--faults", "blackout", "--seconds", "40"]),
+        "lost write:",
+        60,
+    ),
     // An assertion of openraft, in builds that have them: a follower lacks what its leader counted on.
     simulation(
         "sent-counted-as-stored",
-        (SEEDS, &["--faults", "blackout", "--seconds", "40"]),
+        (SEEDS, &["--workload", "log", "--faults", "blackout", "--seconds", "40"]),
         "follower log reversion is not allowed",
         60,
     ),
@@ -129,7 +134,12 @@ pub(crate) const ROWS: &[Row] = &[
         "a follower shows what one of three disks has",
         90,
     ),
-    simulation("stale-leader-reads", (SEEDS, &["--faults", "partition", "--seconds", "40"]), "stale read:", 60),
+    simulation(
+        "stale-leader-reads",
+        (SEEDS, &["--workload", "log", "--faults", "partition", "--seconds", "40"]),
+        "stale read:",
+        60,
+    ),
     test(
         "answer-before-commit",
         (
@@ -140,7 +150,12 @@ pub(crate) const ROWS: &[Row] = &[
         "`Result::unwrap_err()` on an `Ok` value",
         90,
     ),
-    simulation("answer-before-commit", (SEEDS, &["--seconds", "20"]), "lost write:", 60),
+    simulation(
+        "answer-before-commit",
+        (SEEDS, &["--workload", "log", "--faults", "all", "--seconds", "20"]),
+        "lost write:",
+        60,
+    ),
     test(
         "wiped-disk-welcome",
         (3, "quorate_consensus", "cluster_tests::a_node_whose_disk_was_replaced_is_not_heard"),
@@ -165,15 +180,40 @@ pub(crate) const ROWS: &[Row] = &[
         "Test failed: assertion failed: `(left == right)`",
         120,
     ),
-    simulation("dedup-missing-in-checkpoint", (WITH_RETENTION, &["--seconds", "20"]), "duplicate:", 60),
-    simulation("dedup-lost-at-failover", (SEEDS, &["--seconds", "20"]), "duplicate:", 60),
-    simulation("repeat-under-new-epoch", (SEEDS, &["--seconds", "20"]), "duplicate:", 60),
-    simulation("unknown-reported-as-failed", (SEEDS, &["--seconds", "20"]), "aborted read:", 60),
+    simulation(
+        "dedup-missing-in-checkpoint",
+        (WITH_RETENTION, &["--workload", "log", "--faults", "all", "--seconds", "20"]),
+        "duplicate:",
+        60,
+    ),
+    simulation(
+        "dedup-lost-at-failover",
+        (SEEDS, &["--workload", "log", "--faults", "all", "--seconds", "20"]),
+        "duplicate:",
+        60,
+    ),
+    simulation(
+        "repeat-under-new-epoch",
+        (SEEDS, &["--workload", "log", "--faults", "all", "--seconds", "20"]),
+        "duplicate:",
+        60,
+    ),
+    simulation(
+        "unknown-reported-as-failed",
+        (SEEDS, &["--workload", "log", "--faults", "all", "--seconds", "20"]),
+        "aborted read:",
+        60,
+    ),
     test(
         "retention-trims-too-much",
         (1, "quorate_model", "partition::stretches::tests::each_bound_keeps_at_least_what_it_says"),
         "assertion `left == right` failed",
         20,
     ),
-    simulation("retention-trims-too-much", (WITH_RETENTION, &["--seconds", "20"]), "trimmed too much:", 60),
+    simulation(
+        "retention-trims-too-much",
+        (WITH_RETENTION, &["--workload", "log", "--faults", "all", "--seconds", "20"]),
+        "trimmed too much:",
+        60,
+    ),
 ];
