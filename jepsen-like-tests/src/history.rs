@@ -13,7 +13,7 @@ use crate::trace::Trace;
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Simulated time.
+    /// Time since the world began.
     pub at_ms: u64,
     /// Who did it: a client, or `nemesis`.
     pub process: String,
@@ -96,6 +96,17 @@ pub enum Action {
     },
     /// No more faults from here on.
     Healed,
+    /// What a node's processes used at most, and how often they panicked.
+    Resources {
+        /// The node.
+        node: u64,
+        /// Memory that a process of it held.
+        resident_kib: u64,
+        /// Files and connections that a process of it had open.
+        open_files: u64,
+        /// Panics in its log.
+        panics: u64,
+    },
     /// Something outside the operations went wrong, such as a node that gave up.
     Broken {
         /// What.
@@ -186,25 +197,22 @@ impl Recorder {
 
     /// An operation begins.
     pub fn invoke(&self, process: &str, action: Action) -> Op {
-        let number = {
-            let mut recorded = self.lock();
-            recorded.next_op += 1;
-            recorded.next_op
-        };
-        let op = Op { number, process: process.to_owned() };
-        self.record(&op, Phase::Invoke, action);
+        let mut recorded = self.lock();
+        recorded.next_op += 1;
+        let op = Op { number: recorded.next_op, process: process.to_owned() };
+        self.record(recorded, &op, Phase::Invoke, action);
         op
     }
 
     /// An operation ends.
     pub fn end(&self, op: &Op, phase: Phase, action: Action) {
-        self.record(op, phase, action);
+        self.record(self.lock(), op, phase, action);
     }
 
     /// Something that has no duration.
     pub fn remark(&self, process: &str, action: Action) {
         let op = Op { number: 0, process: process.to_owned() };
-        self.record(&op, Phase::Ok, action);
+        self.record(self.lock(), &op, Phase::Ok, action);
     }
 
     /// What was recorded so far.
@@ -213,12 +221,15 @@ impl Recorder {
         self.lock().history.clone()
     }
 
-    fn record(&self, op: &Op, phase: Phase, action: Action) {
+    /// The time is taken while nobody else can record, so that it never goes back from one event to the next.
+    fn record(&self, mut recorded: MutexGuard<'_, Recorded>, op: &Op, phase: Phase, action: Action) {
         let event = Event { at_ms: self.trace.now_ms(), process: op.process.clone(), op: op.number, phase, action };
-        // An event always has a JSON form; if it had none, the trace would miss its content and nothing else.
-        let line = serde_json::to_string(&event).unwrap_or_default();
-        self.trace.note(&op.process, "history", &line);
-        self.lock().history.events.push(event);
+        if self.trace.is_kept() {
+            // An event always has a JSON form; if it had none, the trace would miss its content and nothing else.
+            let line = serde_json::to_string(&event).unwrap_or_default();
+            self.trace.note(&op.process, "history", &line);
+        }
+        recorded.history.events.push(event);
     }
 
     fn lock(&self) -> MutexGuard<'_, Recorded> {

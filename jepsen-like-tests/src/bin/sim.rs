@@ -1,17 +1,14 @@
 //! Runs one seed of the simulation. Exit code 0: pass; 1: a property doesn't hold, or too little happened to tell.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use quorate_jepsen::checker::Verdict;
-use quorate_jepsen::history::{Action, History, Phase};
 use quorate_jepsen::nemesis;
-use quorate_jepsen::run::Outcome;
 use quorate_jepsen::run::sim::{Options, run};
+use quorate_jepsen::run::{report, write_history};
 use quorate_jepsen::trace::Trace;
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -83,7 +80,10 @@ fn simulate(arguments: &Arguments) -> Result<Verdict, String> {
     if let Some(path) = &arguments.history {
         write_history(&outcome.history, path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    report(&outcome, trace.sum()).into_iter().try_for_each(&mut say)?;
+    say(format!("simulated: {} ms", outcome.took_ms))?;
+    report(&outcome.history).into_iter().try_for_each(&mut say)?;
+    let (hash, lines) = trace.sum();
+    say(format!("trace: {hash:016x} over {lines} lines"))?;
     say(format!("verdict: {}", outcome.verdict))?;
     say(format!("replay: {replay}"))?;
     Ok(outcome.verdict)
@@ -132,46 +132,4 @@ fn tell_seed_on_panic(seed: u64, replay: String, trace: Trace) {
         eprintln!("seed: {seed}, at {} ms\nreplay: {replay}", trace.now_ms());
         let _ = trace.flush();
     }));
-}
-
-fn report(outcome: &Outcome, (hash, lines): (u64, u64)) -> Vec<String> {
-    let mut operations: BTreeMap<(&str, Phase), usize> = BTreeMap::new();
-    let mut faults: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let mut records = 0;
-    for event in &outcome.history.events {
-        let kind = match &event.action {
-            Action::Create { .. } => "create",
-            Action::Publish { .. } => "publish",
-            Action::Read { seen, .. } => {
-                records += seen.len();
-                "read"
-            }
-            Action::Transfer { .. } => "transfer",
-            Action::Fault { fault, .. } => {
-                let (begun, effective) = faults.entry(fault).or_default();
-                *begun += usize::from(event.phase == Phase::Invoke);
-                *effective += usize::from(event.phase == Phase::Ok);
-                continue;
-            }
-            Action::Healed | Action::Broken { .. } => continue,
-        };
-        *operations.entry((kind, event.phase)).or_default() += 1;
-    }
-    let operations = operations.iter().filter(|((_, phase), _)| *phase != Phase::Invoke);
-    let operations: Vec<String> =
-        operations.map(|((kind, phase), count)| format!("{kind} {phase:?} {count}")).collect();
-    let faults: Vec<String> =
-        faults.iter().map(|(fault, (begun, effective))| format!("{fault} {effective} of {begun}")).collect();
-    vec![
-        format!("simulated: {} ms", outcome.took_ms),
-        format!("operations: {}; {records} records read", operations.join(", ").to_lowercase()),
-        format!("faults that took effect: {}", if faults.is_empty() { "none".to_owned() } else { faults.join(", ") }),
-        format!("trace: {hash:016x} over {lines} lines"),
-    ]
-}
-
-fn write_history(history: &History, path: &PathBuf) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(path)?);
-    history.write_to(&mut out)?;
-    out.flush()
 }

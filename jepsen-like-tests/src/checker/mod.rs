@@ -15,6 +15,7 @@ mod order;
 mod phantom;
 mod progress;
 mod replicas;
+mod resources;
 mod rolled_back;
 #[cfg(test)]
 mod script;
@@ -79,6 +80,7 @@ pub fn judge(history: &History, disks: &[GroupLogs], expected: &Expected) -> Ver
     let of_history = PROPERTIES.iter().map(|(property, check)| (*property, check(&operations)));
     let others = [
         ("broken: no node gives up", unbroken::check(history)),
+        ("resources: no node panics or uses more than it should", resources::check(history)),
         ("replicas: all replicas of a group hold the same log", replicas::check(disks)),
     ];
     let violations: Vec<Violation> = of_history

@@ -1,6 +1,7 @@
 //! Faults, one kind per file. Each knows whether it took effect. A nemesis has one fault under way at a time; one for
 //! processes and one for the network, side by side, make a node crash in the midst of a partition.
 
+pub mod real;
 pub mod sim;
 
 use std::fmt;
@@ -26,6 +27,11 @@ pub trait Fault<W> {
     fn go_on(&mut self, _: &mut W) -> Result<bool, String> {
         Ok(false)
     }
+
+    /// What came of it, in addition to what was known when it began. Asked after its end.
+    fn outcome(&self) -> String {
+        String::new()
+    }
 }
 
 /// A fault that has begun, and what it does to whom.
@@ -49,7 +55,7 @@ pub struct Kind<W> {
 /// What a fault harms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
-    /// Nodes.
+    /// Nodes, with their disks and clocks.
     Processes,
     /// What is between them.
     Network,
@@ -133,7 +139,10 @@ impl<W: World> Nemesis<W> {
         let took_effect =
             active.fault.end(world).map_err(|error| format!("end of fault {}: {error}", active.kind.name))?;
         let phase = if took_effect { Phase::Ok } else { Phase::Fail };
-        let action = Action::Fault { fault: active.kind.name.to_owned(), detail: active.detail };
+        let outcome = active.fault.outcome();
+        let separator = if outcome.is_empty() { "" } else { ": " };
+        let detail = format!("{}{separator}{outcome}", active.detail);
+        let action = Action::Fault { fault: active.kind.name.to_owned(), detail };
         self.recorder.end(&active.op, phase, action);
         if !took_effect {
             // Such as packets kept back to a node that wasn't up: it is the next one to try.

@@ -1,6 +1,10 @@
 //! One run: faults while clients work, then none, then what is left is read and judged.
 
+pub mod real;
+mod report;
 pub mod sim;
+
+pub use report::{report, write_history};
 
 use crate::checker::{Expected, Verdict};
 use crate::history::{Action, History};
@@ -20,23 +24,43 @@ pub struct Outcome {
     pub took_ms: u64,
 }
 
-/// Time in which clients work before the first fault: whoever lies about that much loses more than the topic.
-const UNDISTURBED_MS: u64 = 1_000;
+/// How long each part of a run takes, or may take.
+struct Pace {
+    /// Longest time for the nodes to start and the topic to be created.
+    set_up_ms: u64,
+    /// Time in which clients work before the first fault: whoever lies about that much loses more than the topic.
+    undisturbed_ms: u64,
+    /// Time in which clients work without faults.
+    calm_ms: u64,
+    /// Longest time for clients to finish what is under way.
+    drain_ms: u64,
+    /// Longest time to read what is left.
+    final_ms: u64,
+    /// Time for the last entries to reach all replicas.
+    rest_ms: u64,
+}
 
-/// Longest time for the nodes to start and the topic to be created.
-const SET_UP_MS: u64 = 60_000;
+/// In the simulated world.
+const SIMULATED: Pace = Pace {
+    set_up_ms: 60_000,
+    undisturbed_ms: 1_000,
+    calm_ms: 6_000,
+    drain_ms: 40_000,
+    final_ms: 180_000,
+    rest_ms: 5_000,
+};
 
-/// Time in which clients work without faults.
-const CALM_MS: u64 = 6_000;
-
-/// Longest time for clients to finish what is under way.
-const DRAIN_MS: u64 = 40_000;
-
-/// Longest time to read what is left.
-const FINAL_MS: u64 = 180_000;
-
-/// Time for the last entries to reach all replicas.
-const REST_MS: u64 = 5_000;
+/// In the real world processes start slowly, and what is left is a thousand times as much. A partition has as long as in
+/// the simulation to acknowledge again: clients work without faults for as long as that bound, so that one that keeps
+/// it just so is seen to.
+const REAL: Pace = Pace {
+    set_up_ms: 60_000,
+    undisturbed_ms: 2_000,
+    calm_ms: 15_000,
+    drain_ms: 40_000,
+    final_ms: 600_000,
+    rest_ms: 5_000,
+};
 
 /// The faults of a run.
 struct Faults<W> {
@@ -58,12 +82,12 @@ fn expected<W>(kinds: &[Kind<W>], load: &Load) -> Expected {
 }
 
 /// Leads everybody through the stages.
-fn follow_course<W: World>(world: &mut W, course: &Course, faults: &Faults<W>) -> Result<(), String> {
-    step_until(world, SET_UP_MS, "the topic is not there", |_| course.stage() >= Stage::Faults)?;
+fn follow_course<W: World>(world: &mut W, course: &Course, faults: &Faults<W>, pace: &Pace) -> Result<(), String> {
+    step_until(world, pace.set_up_ms, "the topic is not there", |_| course.stage() >= Stage::Faults)?;
 
     let healed_at = world.now_ms() + faults.seconds * 1_000;
-    let mut nemeses =
-        [Harm::Processes, Harm::Network].map(|harm| nemesis(harm, faults, world.now_ms(), course));
+    let mut nemeses = [Harm::Processes, Harm::Network]
+        .map(|harm| nemesis(harm, faults, world.now_ms() + pace.undisturbed_ms, course));
     while world.now_ms() < healed_at {
         nemeses.iter_mut().try_for_each(|nemesis| nemesis.act(world))?;
         world.step()?;
@@ -71,20 +95,20 @@ fn follow_course<W: World>(world: &mut W, course: &Course, faults: &Faults<W>) -
     nemeses.iter_mut().try_for_each(|nemesis| nemesis.end_fault(world))?;
     course.recorder().remark("nemesis", Action::Healed);
     course.enter(Stage::Calm);
-    let drained_from = world.now_ms() + CALM_MS;
-    step_until(world, CALM_MS + 1_000, "time stands still", |world| world.now_ms() >= drained_from)?;
+    let drained_from = world.now_ms() + pace.calm_ms;
+    step_until(world, pace.calm_ms + 1_000, "time stands still", |world| world.now_ms() >= drained_from)?;
 
     course.enter(Stage::Drain);
-    step_until(world, DRAIN_MS, "clients don't finish", |_| course.is_idle())?;
+    step_until(world, pace.drain_ms, "clients don't finish", |_| course.is_idle())?;
 
     course.enter(Stage::Final);
-    let deadline = world.now_ms() + FINAL_MS;
+    let deadline = world.now_ms() + pace.final_ms;
     while !world.step()? {
         if world.now_ms() > deadline {
-            return Err(format!("{FINAL_MS} ms were not enough to read what is left"));
+            return Err(format!("{} ms were not enough to read what is left", pace.final_ms));
         }
     }
-    let rested_at = world.now_ms() + REST_MS;
+    let rested_at = world.now_ms() + pace.rest_ms;
     while world.now_ms() < rested_at {
         world.step()?;
     }
@@ -92,10 +116,10 @@ fn follow_course<W: World>(world: &mut W, course: &Course, faults: &Faults<W>) -
 }
 
 /// Does one sort of harm. It must not draw what the world draws, nor what the other nemesis draws.
-fn nemesis<W: World>(harm: Harm, faults: &Faults<W>, now_ms: u64, course: &Course) -> Nemesis<W> {
+fn nemesis<W: World>(harm: Harm, faults: &Faults<W>, from_ms: u64, course: &Course) -> Nemesis<W> {
     let kinds = faults.kinds.iter().filter(|kind| kind.harms == harm).cloned().collect();
     let seed = faults.seed.rotate_left(32) ^ harm as u64;
-    Nemesis::new(kinds, faults.rhythm.clone(), seed, now_ms + UNDISTURBED_MS, course.recorder().clone())
+    Nemesis::new(kinds, faults.rhythm.clone(), seed, from_ms, course.recorder().clone())
 }
 
 fn step_until<W: World>(

@@ -1,6 +1,6 @@
 //! A run in the simulated world.
 
-use super::{Faults, Outcome, expected, follow_course};
+use super::{Faults, Outcome, SIMULATED, expected, follow_course};
 use crate::checker::judge;
 use crate::history::{Action, Recorder};
 use crate::nemesis::{Kind, Rhythm};
@@ -40,7 +40,7 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
     let faults = Faults { kinds: options.faults.clone(), rhythm, seed: options.seed, seconds: options.seconds };
 
     let mut logs = Vec::new();
-    if let Err(what) = follow_course(&mut world, &course, &faults) {
+    if let Err(what) = follow_course(&mut world, &course, &faults, &SIMULATED) {
         recorder.remark("world", Action::Broken { what });
     } else {
         logs = world.into_logs()?;

@@ -23,8 +23,7 @@ pub(super) fn begin(world: &mut SimWorld, rng: &mut Rng) -> Result<Begun, String
     let a = any_node(world, rng);
     let b = any(&all_but(world, a), rng);
     let half_period_ms = rng.u64(50..1_500);
-    let flapping =
-        Flapping { a, b, half_period_ms, next_ms: world.now_ms(), is_cut: false, cuts: 0, dropped_before };
+    let flapping = Flapping { a, b, half_period_ms, next_ms: world.now_ms(), is_cut: false, cuts: 0, dropped_before };
     Ok((Box::new(flapping), format!("link between nodes {a} and {b} cut every {} ms", 2 * half_period_ms)))
 }
 

@@ -1,0 +1,98 @@
+//! A run in the real world.
+
+use std::path::PathBuf;
+
+use super::{Faults, Outcome, REAL, expected, follow_course};
+use crate::checker::judge;
+use crate::history::{Action, Recorder};
+use crate::nemesis::{Kind, Rhythm};
+use crate::trace::Trace;
+use crate::workload::Course;
+use crate::workload::log::{self, Load};
+use crate::world::World as _;
+use crate::world::real::{Host, RealWorld, Scale};
+
+/// What decides a run, as far as anything can: time and the scheduler are nobody's to decide.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Faults and load come from it.
+    pub seed: u64,
+    /// Time with faults.
+    pub seconds: u64,
+    /// Kinds of faults.
+    pub faults: Vec<Kind<RealWorld>>,
+    /// What clients do.
+    pub workload: Workload,
+    /// Number of nodes.
+    pub nodes: u64,
+    /// The program that nodes run.
+    pub quorate: PathBuf,
+    /// Where to keep the nodes' logs.
+    pub logs: Option<PathBuf>,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Workload {
+    /// [`log`].
+    Log,
+}
+
+/// Silence after which a node is suspected: twice what is usual, because on a machine with few processors, which all nodes
+/// share, the loss of one makes the others slow.
+const SUSPECT_AFTER_MS: u64 = 1_000;
+
+/// Messages per partition that a run with retention keeps.
+const KEPT_MESSAGES: u64 = 5_000;
+
+/// Runs it.
+///
+/// # Errors
+/// If the world can't be made or its disks can't be read.
+pub fn run(options: &Options, host: &Host) -> Result<Outcome, String> {
+    let trace = Trace::in_real_time();
+    let scale = Scale {
+        nodes: options.nodes,
+        quorate: options.quorate.clone(),
+        fake_clocks: options.faults.iter().any(|kind| kind.name == "clock"),
+        suspect_after_ms: SUSPECT_AFTER_MS,
+    };
+    let mut world = RealWorld::new(&scale, host, trace.clone())?;
+    let recorder = Recorder::new(trace.clone());
+    let course = Course::new(recorder.clone(), world.access());
+    let load = load(options.seed);
+    match options.workload {
+        Workload::Log => log::start(&mut world, &course, &load),
+    }
+    let rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000 };
+    let faults = Faults { kinds: options.faults.clone(), rhythm, seed: options.seed, seconds: options.seconds };
+
+    let mut logs = Vec::new();
+    if let Err(what) = follow_course(&mut world, &course, &faults, &REAL) {
+        recorder.remark("world", Action::Broken { what });
+    } else {
+        logs = world.read_logs()?;
+    }
+    world.resources().into_iter().for_each(|used| recorder.remark("world", used));
+    if let Some(folder) = &options.logs {
+        world.keep_logs(folder)?;
+    }
+    drop(world);
+    let history = recorder.history();
+    let verdict = judge(&history, &logs, &expected(&options.faults, &load));
+    Ok(Outcome { history, verdict, took_ms: trace.now_ms() })
+}
+
+/// Some thousands of messages per second. In every third run the log loses its head as it goes.
+fn load(seed: u64) -> Load {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad);
+    Load {
+        partitions: rng.u32(2..=6),
+        keep_messages: seed.is_multiple_of(3).then_some(KEPT_MESSAGES),
+        window: rng.usize(200..=1_000),
+        burst: 20..=60,
+        pause_ms: 5..25,
+        // Each reads everything, and all of it is kept for the checkers.
+        snapshot_pause_ms: 10_000..20_000,
+    }
+}
