@@ -1,6 +1,7 @@
 //! All automation of the repository, in Rust: `cargo xtask <task>`.
 //!
 //! - [`bench`]: measurements of whole clusters
+//! - [`chaos`]: whole clusters under faults
 //! - [`setup`]: what the machine must have, and the environment in which cargo runs
 //! - [`tasks`]: the tasks themselves, as lists of steps
 //! - [`steps`]: how a step is announced, timed and reported
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod chaos;
 mod setup;
 mod steps;
 mod tasks;
@@ -36,6 +38,8 @@ enum Task {
     Test,
     /// Measure clusters of processes on this machine
     Bench(bench::Bench),
+    /// Run clusters of processes under faults, and judge what clients were told
+    Chaos(chaos::Chaos),
     /// Check everything that can be checked without running tests; writes nothing
     Verify,
     /// Write what `verify` would complain about and a machine can mend
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         Task::Dev { arguments } => tasks::dev(&arguments),
         Task::Test => tasks::test(),
         Task::Bench(bench) => bench.run(),
+        Task::Chaos(chaos) => chaos.run(),
         Task::Verify => tasks::verify(),
         Task::Fix => tasks::fix(),
     };

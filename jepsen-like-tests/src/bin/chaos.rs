@@ -39,6 +39,12 @@ struct Arguments {
     /// The program that nodes run [default: the one next to this program].
     #[arg(long)]
     quorate: Option<PathBuf>,
+    /// `light` leaves the machine time for other things.
+    #[arg(long, value_enum, default_value_t = Weight::Heavy)]
+    load: Weight,
+    /// Lists the faults that can be had here, and why others can't; runs nothing.
+    #[arg(long)]
+    list: bool,
     /// Prints every fault with its outcome.
     #[arg(long)]
     verbose: bool,
@@ -47,6 +53,12 @@ struct Arguments {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Work {
     Log,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Weight {
+    Heavy,
+    Light,
 }
 
 /// Time with faults for each kind that a seed chooses.
@@ -72,6 +84,10 @@ fn chaos(arguments: &Arguments) -> Result<Verdict, String> {
     for (name, why) in &missing {
         say(format!("fault {name} skipped: {why}"))?;
     }
+    if arguments.list {
+        kinds.iter().try_for_each(|kind| say(format!("fault {}", kind.name)))?;
+        return Ok(Verdict::Pass);
+    }
     let faults = choose(kinds, &missing, arguments)?;
     let names: Vec<&str> = faults.iter().map(|kind| kind.name).collect();
     say(format!("options: seed {seed}, {nodes} nodes, {duration} s with faults [{}]", names.join(", ")))?;
@@ -80,7 +96,8 @@ fn chaos(arguments: &Arguments) -> Result<Verdict, String> {
     };
     let quorate = arguments.quorate.clone().map_or_else(beside_this_program, Ok)?;
     let logs = arguments.logs.clone();
-    let options = Options { seed: *seed, seconds: *duration, faults, workload, nodes: *nodes, quorate, logs };
+    let light = arguments.load == Weight::Light;
+    let options = Options { seed: *seed, seconds: *duration, faults, workload, light, nodes: *nodes, quorate, logs };
     let outcome = run(&options, &host)?;
     if let Some(path) = &arguments.history {
         write_history(&outcome.history, path).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -23,6 +23,8 @@ pub struct Options {
     pub faults: Vec<Kind<RealWorld>>,
     /// What clients do.
     pub workload: Workload,
+    /// A tenth of the load.
+    pub light: bool,
     /// Number of nodes.
     pub nodes: u64,
     /// The program that nodes run.
@@ -51,16 +53,18 @@ const KEPT_MESSAGES: u64 = 5_000;
 /// If the world can't be made or its disks can't be read.
 pub fn run(options: &Options, host: &Host) -> Result<Outcome, String> {
     let trace = Trace::in_real_time();
+    let has = |name| options.faults.iter().any(|kind| kind.name == name);
     let scale = Scale {
         nodes: options.nodes,
         quorate: options.quorate.clone(),
-        fake_clocks: options.faults.iter().any(|kind| kind.name == "clock"),
+        fake_clocks: has("clock"),
+        memory_groups: has("memory"),
         suspect_after_ms: SUSPECT_AFTER_MS,
     };
     let mut world = RealWorld::new(&scale, host, trace.clone())?;
     let recorder = Recorder::new(trace.clone());
     let course = Course::new(recorder.clone(), world.access());
-    let load = load(options.seed);
+    let load = load(options.seed, options.light);
     match options.workload {
         Workload::Log => log::start(&mut world, &course, &load),
     }
@@ -84,15 +88,15 @@ pub fn run(options: &Options, host: &Host) -> Result<Outcome, String> {
 }
 
 /// Some thousands of messages per second. In every third run the log loses its head as it goes.
-fn load(seed: u64) -> Load {
+fn load(seed: u64, light: bool) -> Load {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad);
     Load {
         partitions: rng.u32(2..=6),
-        keep_messages: seed.is_multiple_of(3).then_some(KEPT_MESSAGES),
+        keep_messages: seed.is_multiple_of(3).then_some(if light { KEPT_MESSAGES / 10 } else { KEPT_MESSAGES }),
         window: rng.usize(200..=1_000),
-        burst: 20..=60,
-        pause_ms: 5..25,
+        burst: if light { 2..=6 } else { 20..=60 },
+        pause_ms: 15..45,
         // Each reads everything, and all of it is kept for the checkers.
-        snapshot_pause_ms: 10_000..20_000,
+        snapshot_pause_ms: if light { 1_000..3_000 } else { 10_000..20_000 },
     }
 }

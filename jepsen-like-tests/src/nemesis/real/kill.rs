@@ -22,7 +22,7 @@ pub(super) fn begin_minority(world: &mut RealWorld, rng: &mut Rng) -> Result<Beg
 }
 
 pub(super) fn begin_all(world: &mut RealWorld, _: &mut Rng) -> Result<Begun, String> {
-    let nodes = world.nodes().to_vec();
+    let nodes = world.nodes();
     begin(world, nodes)
 }
 

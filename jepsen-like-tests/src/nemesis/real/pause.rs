@@ -15,7 +15,7 @@ struct Pause {
 pub(super) fn begin(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
     let nodes = match rng.u8(..4) {
         0 => any_minority(world, rng),
-        1 => world.nodes().to_vec(),
+        1 => world.nodes(),
         _ => vec![any_node(world, rng)],
     };
     for node in &nodes {

@@ -23,7 +23,7 @@ struct Rolling {
 }
 
 pub(super) fn begin(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
-    let mut left = world.nodes().to_vec();
+    let mut left = world.nodes();
     rng.shuffle(&mut left);
     let detail = format!("nodes {left:?} restarted one after another, the last one first");
     let nodes = left.len();

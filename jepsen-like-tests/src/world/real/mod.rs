@@ -8,9 +8,13 @@
 mod clock;
 mod disk;
 mod host;
+mod injection;
 mod leftovers;
+mod memory;
 mod network;
 mod node;
+mod outside;
+mod switch;
 mod tool;
 
 use std::fs;
@@ -29,11 +33,15 @@ use tokio::task::JoinHandle;
 
 pub use host::{Host, Need};
 pub use network::{CLIENTS, Treatment, Way};
+pub use switch::Delivery;
 
 use self::clock::Clock;
 use self::disk::Disk;
+use self::injection::Injection;
+use self::memory::MemoryGroup;
 use self::network::{Network, enter};
 use self::node::Node;
+use self::switch::Switch;
 use crate::checker::GroupLogs;
 use crate::history::Action;
 use crate::trace::Trace;
@@ -48,6 +56,8 @@ pub struct Scale {
     pub quorate: PathBuf,
     /// Clocks that can be set.
     pub fake_clocks: bool,
+    /// Memory that can be limited.
+    pub memory_groups: bool,
     /// Silence after which a node is suspected.
     pub suspect_after_ms: u64,
 }
@@ -69,8 +79,12 @@ pub struct RealWorld {
     quorate: PathBuf,
     runtime: Option<Runtime>,
     clients: Vec<JoinHandle<()>>,
+    /// Before the network that it is part of.
+    switch: Option<Switch>,
+    injection: Option<Injection>,
     network: Option<Network>,
-    folder: Folder,
+    /// Holds everything above, so it goes last.
+    _folder: Folder,
     trace: Trace,
     steps: u64,
 }
@@ -99,8 +113,10 @@ impl RealWorld {
             quorate,
             runtime: Some(runtime),
             clients: Vec::new(),
+            switch: None,
+            injection: None,
             network,
-            folder,
+            _folder: folder,
             trace,
             steps: 0,
         };
@@ -108,20 +124,26 @@ impl RealWorld {
         Ok(world)
     }
 
-    /// The nodes' numbers.
+    /// The nodes' numbers, without those whose disk is lost.
     #[must_use]
-    pub fn nodes(&self) -> &[u64] {
-        &self.ids
+    pub fn nodes(&self) -> Vec<u64> {
+        self.nodes.iter().filter(|node| !node.is_out).map(|node| node.id).collect()
     }
 
-    /// Starts a node's process, if it has none.
+    /// Number of nodes, with those whose disk is lost.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Starts a node's process, if it has none and its disk is there.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn start(&mut self, node: u64) -> Result<(), String> {
         let quorate = self.quorate.clone();
         let node = self.node_mut(node);
-        if node.process.is_some() {
+        if node.process.is_some() || node.is_out {
             return Ok(());
         }
         node.start(&quorate).map_err(|error| format!("node {} can't be started: {error}", node.id))
@@ -172,6 +194,34 @@ impl RealWorld {
         self.node(node).ended.and_then(|ended| ended.code())
     }
 
+    /// From now on a node may find damage on its disk at any time: then it must say so by name, and stays away.
+    pub fn is_damaged(&mut self, node: u64) {
+        self.node_mut(node).is_damaged = true;
+    }
+
+    /// The node whose disk is damaged or lost, if there is one.
+    #[must_use]
+    pub fn damaged_node(&self) -> Option<u64> {
+        self.nodes.iter().find(|node| node.is_damaged || node.is_out).map(|node| node.id)
+    }
+
+    /// Whether a node's last process came so far as to serve.
+    #[must_use]
+    pub fn has_served(&self, node: u64) -> bool {
+        self.said(node).contains("node started")
+    }
+
+    /// A node's disk is lost: it stays away for the rest of the run.
+    pub fn give_up_on(&mut self, node: u64) {
+        self.node_mut(node).is_out = true;
+    }
+
+    /// The line in which a node that gave up named what is wrong with its disk; `None`: there is none.
+    #[must_use]
+    pub fn refusal(&self, node: u64) -> Option<String> {
+        self.node(node).refusal()
+    }
+
     /// What a node has logged since it was started last.
     #[must_use]
     pub fn said(&self, node: u64) -> String {
@@ -211,10 +261,21 @@ impl RealWorld {
         for node in self.ids.clone() {
             self.kill(node)?;
         }
-        logs::read(&self.ids, |node| {
-            let data = self.node(node).data();
-            Storage::open_rocks(&data, &RocksOptions::default()).map_err(|error| error.to_string())
-        })
+        let read = |ids: &[u64]| {
+            logs::read(ids, |node| {
+                let data = self.node(node).data();
+                Storage::open_rocks(&data, &RocksOptions::default()).map_err(|error| format!("node {node}: {error}"))
+            })
+        };
+        let (damaged, sound): (Vec<&Node>, Vec<&Node>) =
+            self.nodes.iter().filter(|node| !node.is_out).partition(|node| node.is_damaged);
+        let numbers = |nodes: &[&Node]| nodes.iter().map(|node| node.id).collect::<Vec<u64>>();
+        let all = numbers(&[sound.clone(), damaged.clone()].concat());
+        // Damage that is found only now is found nevertheless.
+        match read(&all) {
+            Err(_) if !damaged.is_empty() => read(&numbers(&sound)),
+            read => read,
+        }
     }
 
     fn node(&self, id: u64) -> &Node {
@@ -252,7 +313,11 @@ impl World for RealWorld {
             if self.steps.is_multiple_of(STEPS_PER_MEASUREMENT) {
                 node.measure();
             }
-            if let Some(ended) = node.ended.filter(|_| !node.may_give_up) {
+            if let Some(ended) = node.ended.filter(|_| !node.may_give_up && !node.is_out) {
+                if node.is_damaged && node.refusal().is_some() {
+                    node.is_out = true;
+                    continue;
+                }
                 return Err(format!("node {} gave up ({ended}):\n{}", node.id, node.last_words()));
             }
         }
@@ -308,6 +373,10 @@ fn make_nodes(scale: &Scale, host: &Host, network: Option<&Network>, folder: &Pa
         }
         if scale.fake_clocks {
             node.clock = Some(Clock::new(&node.folder).map_err(failed)?);
+        }
+        if scale.memory_groups {
+            let name = format!("{}-n{}", leftovers::own_prefix(), node.id);
+            node.memory = Some(MemoryGroup::new(&name).map_err(failed)?);
         }
         node.namespace = network.map(|network| network.namespace(node.id));
         node.write_config(&voters, scale.suspect_after_ms).map_err(failed)?;

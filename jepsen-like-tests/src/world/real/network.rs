@@ -13,7 +13,7 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::tool::run;
+use super::tool::{self, run};
 
 /// Stands for all clients in pairs of parties.
 pub const CLIENTS: u64 = 100;
@@ -89,6 +89,11 @@ impl Network {
         run(&["ip", "-n", &hub, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &own])?;
         run(&["ip", "-n", &hub, "link", "set", &port, "master", "bridge", "up"])?;
         run(&["ip", "-n", &own, "address", "add", &format!("{}/24", address(party)), "dev", "eth0"])?;
+        // Frames must be whole where the switch takes them: of their proper size, with their checksums.
+        if tool::is_there("ethtool") {
+            let off = ["tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+            run(&[["ip", "netns", "exec", &own, "ethtool", "-K", "eth0"].as_slice(), &off].concat())?;
+        }
         run(&["ip", "-n", &own, "link", "set", "eth0", "up"]).map(drop)
     }
 

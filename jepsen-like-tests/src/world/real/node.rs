@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 
 use super::clock::Clock;
 use super::disk::Disk;
+use super::memory::MemoryGroup;
 
 /// A node.
 pub(super) struct Node {
@@ -35,15 +36,36 @@ pub(super) struct Node {
     pub(super) disk: Option<Disk>,
     /// Clock, if it has its own.
     pub(super) clock: Option<Clock>,
+    /// Limit of memory, if it has its own.
+    pub(super) memory: Option<MemoryGroup>,
     pub(super) process: Option<Child>,
     /// How its last process ended by itself.
     pub(super) ended: Option<ExitStatus>,
     /// A fault under way may make it give up.
     pub(super) may_give_up: bool,
+    /// Its disk was damaged, and it didn't notice yet.
+    pub(super) is_damaged: bool,
+    /// Its disk is lost: it doesn't come back in this run.
+    pub(super) is_out: bool,
     pub(super) peak: Peak,
     /// Where in its log the words of its present life begin.
     log_from: u64,
 }
+
+/// How a node names what is wrong with its disk.
+const REFUSALS: [&str; 11] = [
+    "no space left on the disk",
+    "disk input or output failed",
+    "is corrupt",
+    "lost durable writes",
+    "is malformed",
+    "has a hole",
+    "durable entries were lost",
+    "has no segment",
+    "has layout version",
+    "cannot open the data folder",
+    "CORRUPT_LOG",
+];
 
 /// The most that its processes used.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,6 +85,9 @@ impl Node {
             namespace: None,
             disk: None,
             clock: None,
+            memory: None,
+            is_damaged: false,
+            is_out: false,
             process: None,
             ended: None,
             may_give_up: false,
@@ -112,7 +137,11 @@ impl Node {
             std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("QUORATE_"));
         ours.for_each(|name| _ = command.env_remove(name));
         command.args(&words[1..]).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.process = Some(command.spawn()?);
+        let process = command.spawn()?;
+        if let Some(memory) = &self.memory {
+            memory.add(process.id())?;
+        }
+        self.process = Some(process);
         self.ended = None;
         Ok(())
     }
@@ -170,6 +199,13 @@ impl Node {
     /// What it has logged in its present, or last, life.
     pub(super) fn said(&self) -> String {
         self.said_from(self.log_from)
+    }
+
+    /// The line in which it named what is wrong with its disk.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let said = self.said();
+        let line = said.lines().rev().find(|line| REFUSALS.iter().any(|words| line.contains(words)));
+        line.map(|line| line.chars().take(200).collect())
     }
 
     /// How often it has panicked in all its lives.
