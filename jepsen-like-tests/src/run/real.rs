@@ -94,7 +94,7 @@ fn load(seed: u64, light: bool) -> Load {
         partitions: rng.u32(2..=6),
         keep_messages: seed.is_multiple_of(3).then_some(if light { KEPT_MESSAGES / 10 } else { KEPT_MESSAGES }),
         window: rng.usize(200..=1_000),
-        burst: if light { 2..=6 } else { 20..=60 },
+        burst: if light { 2..=6 } else { 12..=36 },
         pause_ms: 15..45,
         // Each reads everything, and all of it is kept for the checkers.
         snapshot_pause_ms: if light { 1_000..3_000 } else { 10_000..20_000 },

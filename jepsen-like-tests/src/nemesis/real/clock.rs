@@ -9,8 +9,8 @@ use crate::nemesis::Fault;
 use crate::world::World as _;
 use crate::world::real::RealWorld;
 
-/// Less than any step, and more than an answer takes.
-const NOTICEABLE_S: u64 = 20;
+/// More than an answer takes, and less than any step; a clock that runs fast or slow is as far off within seconds.
+const NOTICEABLE_S: u64 = 2;
 
 /// Time between two settings of a clock that goes to and fro.
 const STROBE_MS: u64 = 1_500;
@@ -31,8 +31,7 @@ pub(super) fn begin(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, Strin
     let settings = match rng.u8(..3) {
         0 => vec![step],
         1 => vec![step, "+0".to_owned()],
-        // Drifts from a step on, so that it is far enough off to be seen.
-        _ => vec![format!("{step} x{}", any(&["0.8", "1.25", "1.5"], rng))],
+        _ => vec![format!("+0 x{}", any(&["0.5", "0.8", "1.25", "2"], rng))],
     };
     let detail = format!("clock of node {node} set to {}", settings.join(" and "));
     Ok((Box::new(Clock { node, settings, next: 0, next_ms: world.now_ms(), off_s: 0 }), detail))

@@ -50,7 +50,7 @@ fn table() -> Vec<(&'static [Need], Kind)> {
         (&[Need::Disk], process("power", power::begin_one, 100..=6_000)),
         (&[Need::Disk], process("power-minority", power::begin_minority, 100..=5_000)),
         (&[Need::Disk], process("power-all", power::begin_all, 100..=2_000)),
-        (&[Need::Disk], process("full-disk", full_disk::begin, 3_000..=8_000)),
+        (&[Need::Disk], process("full-disk", full_disk::begin, 20_000..=20_000)),
         (STRACE, process("io-error", io_error::begin, 8_000..=8_000)),
         (STRACE, process("slow-disk", slow_disk::begin, 2_000..=10_000)),
         (&[], process("bit-flip", damage::begin_flip, 3_000..=6_000)),

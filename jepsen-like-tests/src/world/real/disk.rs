@@ -56,8 +56,19 @@ impl Disk {
     /// Takes all room that is left.
     pub(super) fn fill(&self) -> Result<u64, String> {
         let ballast = self.ballast();
-        // More than there is: it ends when there is no more.
-        let _ = run(&["dd", "if=/dev/zero", &format!("of={}", ballast.display()), "bs=1M", "status=none"]);
+        // What can be promised to a file at once, and then the rest: it ends when there is no more.
+        let room = run(&["df", "--output=avail", "-B1M", &self.path()])?;
+        let room = room.lines().last().unwrap_or_default().trim().to_owned();
+        run(&["fallocate", "-l", &format!("{room}MiB"), &ballast.display().to_string()])?;
+        let _ = run(&[
+            "dd",
+            "if=/dev/zero",
+            &format!("of={}", ballast.display()),
+            "bs=64K",
+            "oflag=append",
+            "conv=notrunc",
+            "status=none",
+        ]);
         fs::metadata(&ballast).map(|ballast| ballast.len()).map_err(|error| format!("{}: {error}", ballast.display()))
     }
 

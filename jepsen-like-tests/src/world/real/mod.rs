@@ -22,7 +22,7 @@ use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
@@ -64,6 +64,9 @@ pub struct Scale {
 
 /// Time that passes in a step.
 const STEP: Duration = Duration::from_millis(5);
+
+/// Draining, handing over and ending have their bounds, and this is above their sum.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Steps between two looks at what processes use.
 const STEPS_PER_MEASUREMENT: u64 = 100;
@@ -155,6 +158,24 @@ impl RealWorld {
     /// If the system refuses.
     pub fn kill(&mut self, node: u64) -> Result<bool, String> {
         self.node_mut(node).kill()
+    }
+
+    /// Tells a node to stop, and waits for its end.
+    ///
+    /// # Errors
+    /// If it doesn't end.
+    pub fn stop(&mut self, node: u64) -> Result<(), String> {
+        let node = self.node_mut(node);
+        node.signal(Signal::SIGTERM)?;
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while node.process.is_some() {
+            if Instant::now() > deadline {
+                return Err(format!("node {} doesn't stop within {} s", node.id, STOP_PATIENCE.as_secs()));
+            }
+            thread::sleep(STEP);
+            node.look().map_err(|error| format!("node {}: {error}", node.id))?;
+        }
+        Ok(())
     }
 
     /// Sends a signal to a node's process. False: it has none.

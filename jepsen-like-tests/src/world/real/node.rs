@@ -20,6 +20,9 @@ use super::clock::Clock;
 use super::disk::Disk;
 use super::memory::MemoryGroup;
 
+/// The least there can be, so that files come and go during a run.
+const STORAGE_BYTES: u64 = 32 << 20;
+
 /// A node.
 pub(super) struct Node {
     pub(super) id: u64,
@@ -114,7 +117,7 @@ impl Node {
         let text = format!(
             "[node]\nid = {id}\ndata_dir = {data:?}\n\n[cluster]\nname = \"chaos\"\nvoters = [{voters}]\n\n\
              [listen]\nclient = \"{client}\"\npeer = \"{peer}\"\nmetrics = \"{metrics}\"\n\n\
-             [detection]\nsuspect_after_ms = {suspect_after_ms}\n"
+             [detection]\nsuspect_after_ms = {suspect_after_ms}\n\n[storage]\nmemory_bytes = {STORAGE_BYTES}\n"
         );
         fs::write(self.folder.join("config.toml"), text)
     }

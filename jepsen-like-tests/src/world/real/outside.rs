@@ -1,7 +1,7 @@
 //! What can be done to the nodes from outside: to what is between them, to their disks, clocks and memory.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -222,7 +222,7 @@ impl RealWorld {
     }
 }
 
-/// Makes `to` a copy of `from`, a folder of files.
+/// Makes `to` a copy of `from`. Files that go meanwhile are not in it.
 fn replace(from: &Path, to: &Path) -> Result<(), String> {
     let copy = || -> std::io::Result<()> {
         if to.exists() {
@@ -231,7 +231,14 @@ fn replace(from: &Path, to: &Path) -> Result<(), String> {
         fs::create_dir_all(to)?;
         for entry in fs::read_dir(from)? {
             let entry = entry?;
-            fs::copy(entry.path(), to.join(entry.file_name()))?;
+            let copied = to.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                replace(&entry.path(), &copied).map_err(std::io::Error::other)?;
+            } else if let Err(error) = fs::copy(entry.path(), copied)
+                && error.kind() != ErrorKind::NotFound
+            {
+                return Err(error);
+            }
         }
         Ok(())
     };
