@@ -119,7 +119,7 @@ fn any_file(data: &Path, rng: &mut Rng) -> io::Result<PathBuf> {
 }
 
 /// Files that hold something. What the database logs for people and the lock file are nothing that it reads.
-fn files(data: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn files(data: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(data)? {
         let path = entry?.path();

@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 
+use super::damage::files;
 use super::refusal::refusal;
 use super::{Begun, any, any_node};
 use crate::nemesis::Fault;
@@ -37,10 +38,11 @@ pub(super) fn begin(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, Strin
 /// The database's own log, which every append is written to.
 fn log_files(world: &RealWorld, node: u64) -> Result<Vec<String>, String> {
     let data = world.data(node);
-    let entries = std::fs::read_dir(&data).map_err(|error| format!("{}: {error}", data.display()))?;
-    let paths = entries.flatten().map(|entry| entry.path());
-    let logs = paths.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-    Ok(logs.map(|path| path.display().to_string()).collect())
+    let files = files(&data).map_err(|error| format!("{}: {error}", data.display()))?;
+    let logs = files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let logs: Vec<String> = logs.map(|path| path.display().to_string()).collect();
+    // Without a file to keep to, all of the node's writes would fail.
+    if logs.is_empty() { Err(format!("{} holds no log", data.display())) } else { Ok(logs) }
 }
 
 impl Fault<RealWorld> for IoError {

@@ -37,7 +37,7 @@ impl Fault<RealWorld> for Rolling {
             Some(node) if world.is_running(node) => return Ok(false),
             Some(node) => {
                 self.stopping = None;
-                self.ended_well += usize::from(world.exit_code(node) == Some(0));
+                self.ended_well += usize::from(world.ended(node).is_some_and(|ended| ended.success()));
                 world.let_give_up(node, false);
                 world.start(node)?;
                 self.next_ms = world.now_ms() + SETTLE_MS;

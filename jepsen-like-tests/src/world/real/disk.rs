@@ -58,7 +58,9 @@ impl Disk {
         let ballast = self.ballast();
         // What can be promised to a file at once, and then the rest: it ends when there is no more.
         let room = run(&["df", "--output=avail", "-B1M", &self.path()])?;
-        let room = room.lines().last().unwrap_or_default().trim().to_owned();
+        let room: u64 = room.lines().last().and_then(|room| room.trim().parse().ok()).unwrap_or(0);
+        // A file needs some room for what describes it.
+        let room = room.saturating_sub(16).max(1);
         run(&["fallocate", "-l", &format!("{room}MiB"), &ballast.display().to_string()])?;
         let _ = run(&[
             "dd",

@@ -21,6 +21,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -209,10 +210,10 @@ impl RealWorld {
         self.node_mut(node).may_give_up = may;
     }
 
-    /// Exit code of a node's process that ended by itself; `None`: it didn't, or died of a signal.
+    /// How a node's process ended that ended by itself; `None`: it didn't.
     #[must_use]
-    pub fn exit_code(&self, node: u64) -> Option<i32> {
-        self.node(node).ended.and_then(|ended| ended.code())
+    pub fn ended(&self, node: u64) -> Option<ExitStatus> {
+        self.node(node).ended
     }
 
     /// From now on a node may find damage on its disk at any time: then it must say so by name, and stays away.
