@@ -182,10 +182,15 @@ impl Node {
 
     /// State of its process, as the kernel has it: `T` is stopped.
     pub(super) fn state(&self) -> Option<char> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?;
-        // The second field is the program's name in brackets and may hold anything, even brackets.
-        let (_, after_name) = stat.rsplit_once(')')?;
-        after_name.trim_start().chars().next()
+        state_in(&fs::read_to_string(format!("/proc/{}/stat", self.pid()?)).ok()?)
+    }
+
+    /// Whether each of its threads is stopped, or waits within the kernel for a disk and will be stopped then.
+    pub(super) fn stands_still(&self) -> bool {
+        let Some(pid) = self.pid() else { return true };
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        stats.filter_map(|stat| state_in(&stat)).all(|state| matches!(state, 'T' | 'D'))
     }
 
     /// Notes what its process uses.
@@ -234,4 +239,10 @@ impl Node {
         let _: io::Result<usize> = { read }();
         String::from_utf8_lossy(&bytes).into_owned()
     }
+}
+
+fn state_in(stat: &str) -> Option<char> {
+    // The second field is the program's name in brackets and may hold anything, even brackets.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    after_name.trim_start().chars().next()
 }

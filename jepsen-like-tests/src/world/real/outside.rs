@@ -4,7 +4,10 @@ use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use super::clock::seconds_of;
 use super::disk::Disk;
@@ -13,6 +16,9 @@ use super::memory::MemoryGroup;
 use super::network::{Network, Treatment, Way, within};
 use super::switch::{Delivery, Switch};
 use super::{Clock, RealWorld};
+
+/// Threads stop when they next leave the kernel, at once unless that waits for a disk.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a node's answer is waited for.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
@@ -85,9 +91,27 @@ impl RealWorld {
     pub fn cut_power(&mut self, nodes: &[u64]) -> Result<(), String> {
         // What they do when their disks go is nobody's concern: they are dead.
         nodes.iter().for_each(|node| self.let_give_up(*node, true));
+        // They must stand still before their disks do: a sync that is under way then may return without an error, and a
+        // machine without power tells nobody of it.
+        nodes.iter().try_for_each(|node| self.freeze(*node))?;
         let disks = nodes.iter().map(|node| self.disk(*node)).collect::<Result<Vec<&Disk>, String>>()?;
         Disk::cut_power(&disks)?;
         nodes.iter().try_for_each(|node| self.kill(*node).map(drop))
+    }
+
+    /// Stops a node, and returns when none of its threads does anything any more of its own accord.
+    fn freeze(&self, node: u64) -> Result<(), String> {
+        if !self.signal(node, Signal::SIGSTOP)? {
+            return Ok(());
+        }
+        let deadline = Instant::now() + FREEZE_PATIENCE;
+        while !self.node(node).stands_still() {
+            if Instant::now() > deadline {
+                return Err(format!("node {node} doesn't stand still"));
+            }
+            thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Gives nodes their power again and starts them. How many disks had been cut off in the midst of their work.
