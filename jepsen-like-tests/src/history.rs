@@ -3,7 +3,9 @@
 //! An operation begins with `invoke` and ends as `ok`, `fail` (certainly not executed) or `unknown` (perhaps executed).
 //! Checkers see nothing else, so a history that was written down can be judged again later.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +16,7 @@ use crate::trace::Trace;
 /// One line of a history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Simulated time.
+    /// Time since the world began.
     pub at_ms: u64,
     /// Who did it: a client, or `nemesis`.
     pub process: String,
@@ -161,6 +163,17 @@ pub enum Action {
         /// In what they differ.
         differences: Vec<String>,
     },
+    /// What a node's processes used at most, and how often they panicked.
+    Resources {
+        /// The node.
+        node: u64,
+        /// Memory that a process of it held.
+        resident_kib: u64,
+        /// Files and connections that a process of it had open.
+        open_files: u64,
+        /// Panics in its log.
+        panics: u64,
+    },
     /// Something outside the operations went wrong, such as a node that gave up.
     Broken {
         /// What.
@@ -234,6 +247,16 @@ impl History {
         Ok(())
     }
 
+    /// Writes it to a file, as JSON lines.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn write_file(&self, path: &Path) -> io::Result<()> {
+        let mut out = BufWriter::new(File::create(path)?);
+        self.write_to(&mut out)?;
+        out.flush()
+    }
+
     /// Reads JSON lines.
     ///
     /// # Errors
@@ -274,25 +297,22 @@ impl Recorder {
 
     /// An operation begins.
     pub fn invoke(&self, process: &str, action: Action) -> Op {
-        let number = {
-            let mut recorded = self.lock();
-            recorded.next_op += 1;
-            recorded.next_op
-        };
-        let op = Op { number, process: process.to_owned() };
-        self.record(&op, Phase::Invoke, action);
+        let mut recorded = self.lock();
+        recorded.next_op += 1;
+        let op = Op { number: recorded.next_op, process: process.to_owned() };
+        self.record(recorded, &op, Phase::Invoke, action);
         op
     }
 
     /// An operation ends.
     pub fn end(&self, op: &Op, phase: Phase, action: Action) {
-        self.record(op, phase, action);
+        self.record(self.lock(), op, phase, action);
     }
 
     /// Something that has no duration.
     pub fn remark(&self, process: &str, action: Action) {
         let op = Op { number: 0, process: process.to_owned() };
-        self.record(&op, Phase::Ok, action);
+        self.record(self.lock(), &op, Phase::Ok, action);
     }
 
     /// What was recorded so far.
@@ -301,12 +321,15 @@ impl Recorder {
         self.lock().history.clone()
     }
 
-    fn record(&self, op: &Op, phase: Phase, action: Action) {
+    /// The time is taken while nobody else can record, so that it never goes back from one event to the next.
+    fn record(&self, mut recorded: MutexGuard<'_, Recorded>, op: &Op, phase: Phase, action: Action) {
         let event = Event { at_ms: self.trace.now_ms(), process: op.process.clone(), op: op.number, phase, action };
-        // An event always has a JSON form; if it had none, the trace would miss its content and nothing else.
-        let line = serde_json::to_string(&event).unwrap_or_default();
-        self.trace.note(&op.process, "history", &line);
-        self.lock().history.events.push(event);
+        if self.trace.is_kept() {
+            // An event always has a JSON form; if it had none, the trace would miss its content and nothing else.
+            let line = serde_json::to_string(&event).unwrap_or_default();
+            self.trace.note(&op.process, "history", &line);
+        }
+        recorded.history.events.push(event);
     }
 
     fn lock(&self) -> MutexGuard<'_, Recorded> {

@@ -1,5 +1,5 @@
-//! Deterministic simulation: real nodes and real clients in a world that comes from one seed, with faults; a history of what
-//! clients were told; and checkers that say what in it breaks a promise.
+//! Real nodes and real clients with faults, in a simulated world that comes from one seed or in the real one; a history of
+//! what clients were told; and checkers that say what in it breaks a promise.
 //!
 //! ```text
 //!  workload ──▶ history ──▶ checker ──▶ verdict: pass, unknown or fail
@@ -10,9 +10,9 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`world`] | where it takes place: [`world::sim`], turmoil's network and clock with disks that can lose power |
+//! | [`world`] | where it takes place: [`world::sim`], turmoil's network and clock with disks that can lose power, or [`world::real`], processes with a network and disks of their own |
 //! | [`workload`] | what clients do, one job per file |
-//! | [`nemesis`] | faults, one kind per file |
+//! | [`nemesis`] | faults, one kind per file, of each world |
 //! | [`history`] | operations with their beginning and end, as JSON lines |
 //! | [`checker`] | properties of a history, one per file, and coverage |
 //! | [`trace`] | the hash in which two runs of one seed must agree |
@@ -22,7 +22,7 @@
 //!
 //! The binary `sim` runs one seed per process, `sweep` many of them, and `check` judges a history that was written down; `tests/simulation.rs` runs it for several seeds, for one seed twice, and with
 //! disks that lie, which must be found out. It is *not* a test of RocksDB or of the operating system's network: the
-//! simulated disk and network stand in for them (see `docs/testing.md` for what covers those).
+//! simulated disk and network stand in for them. The binary `chaos` runs the real world, which is (see `docs/testing.md`).
 
 #![expect(unexpected_cfgs, reason = "the flag is set for every build, in .cargo/config.toml")]
 

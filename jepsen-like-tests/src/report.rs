@@ -54,7 +54,11 @@ impl Report {
                     *effective += u64::from(event.phase == Phase::Ok);
                     continue;
                 }
-                Action::Plan(_) | Action::Healed | Action::Compared { .. } | Action::Broken { .. } => continue,
+                Action::Plan(_)
+                | Action::Healed
+                | Action::Compared { .. }
+                | Action::Resources { .. }
+                | Action::Broken { .. } => continue,
             };
             if event.phase != Phase::Invoke {
                 let end = format!("{kind} {:?}", event.phase).to_lowercase();

@@ -1,4 +1,5 @@
-//! A running hash over everything observable in a run: two runs of one seed must agree in it.
+//! The time of a run, and a running hash over everything observable in it: two runs of one seed must agree in it, in the
+//! simulated world. In the real one nothing repeats itself, so there is only the time.
 //!
 //! It takes in the history, the disks' syncs, the faults, and each packet's way through the simulated network (time, kind
 //! and addresses, not its bytes: some headers hold the real date). The first line in which two dumps differ is where to
@@ -10,6 +11,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -24,6 +26,8 @@ pub struct Trace {
 
 #[derive(Default)]
 struct Shared {
+    /// When time began, if it is the real one.
+    began: Option<Instant>,
     now_ms: AtomicU64,
     /// Packets that the network dropped, and that it held back.
     dropped: AtomicU64,
@@ -45,6 +49,19 @@ impl Trace {
         Self::default()
     }
 
+    /// Tells the real time, from 0 on, and takes in nothing.
+    #[must_use]
+    pub fn in_real_time() -> Self {
+        let shared = Shared { began: Some(Instant::now()), ..Shared::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Whether it takes in what happens.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.shared.began.is_none()
+    }
+
     /// Also writes every line to a file.
     ///
     /// # Errors
@@ -54,10 +71,13 @@ impl Trace {
         Ok(())
     }
 
-    /// Simulated time, as of the current step.
+    /// Simulated time, as of the current step, or the real time.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        self.shared.now_ms.load(Ordering::Relaxed)
+        match self.shared.began {
+            Some(began) => u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            None => self.shared.now_ms.load(Ordering::Relaxed),
+        }
     }
 
     /// The simulation has come this far.
@@ -67,6 +87,9 @@ impl Trace {
 
     /// Something happened on `node`.
     pub fn note(&self, node: &str, kind: &str, content: &str) {
+        if !self.is_kept() {
+            return;
+        }
         let now_ms = self.now_ms();
         let mut written = self.lock();
         written.lines += 1;

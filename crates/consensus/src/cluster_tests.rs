@@ -396,6 +396,23 @@ async fn leadership_moves_on_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_not_handed_to_a_node_that_is_down() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let down = NODES.into_iter().find(|node| *node != leader).unwrap();
+    cluster.kill(down);
+    let groups = &cluster.nodes[&leader].groups;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while groups.reachable(NodeId::new(down)) {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    let group = cluster.group(leader);
+    assert_eq!(group.transfer_leader(Some(replica_of(down).id)).await, Err(crate::TransferError::Unreachable));
+    assert!(group.leadership().is_self);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_whose_core_panics_is_rebuilt_from_disk() {
     let cluster = Cluster::start().await;
     let leader = cluster.leader().await;

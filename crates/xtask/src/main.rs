@@ -1,6 +1,7 @@
 //! All automation of the repository, in Rust: `cargo xtask <task>`.
 //!
 //! - [`bench`]: measurements of whole clusters
+//! - [`chaos`]: whole clusters under faults
 //! - [`sabotage`]: planted bugs that the tests must catch
 //! - [`setup`]: what the machine must have, and the environment in which cargo runs
 //! - [`sim`]: many seeds of the simulation
@@ -12,6 +13,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod chaos;
 mod sabotage;
 mod setup;
 mod sim;
@@ -40,6 +42,8 @@ enum Task {
     Test,
     /// Measure clusters of processes on this machine
     Bench(bench::Bench),
+    /// Run clusters of processes under faults, and judge what clients were told
+    Chaos(chaos::Chaos),
     /// Run many seeds of the simulation, and shrink what fails; `-- --help` lists the options
     Sim {
         /// Passed on, such as `--seeds 1000 --minutes 30`
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Task::Dev { arguments } => tasks::dev(&arguments),
         Task::Test => tasks::test(),
         Task::Bench(bench) => bench.run(),
+        Task::Chaos(chaos) => chaos.run(),
         Task::Sim { arguments } => sim::run_seeds(&arguments),
         Task::Sabotage(sabotage) => sabotage.run(),
         Task::Verify => tasks::verify(),

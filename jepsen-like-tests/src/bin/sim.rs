@@ -1,13 +1,11 @@
 //! Runs one seed of the simulation. Exit code 0: pass; 1: a property doesn't hold, or too little happened to tell.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use quorate_jepsen::checker::Verdict;
-use quorate_jepsen::history::History;
 use quorate_jepsen::nemesis;
 use quorate_jepsen::report::Report;
 use quorate_jepsen::run::sim::{Options, job_of, run};
@@ -99,7 +97,7 @@ fn simulate(arguments: &Arguments) -> Result<Verdict, String> {
     let flushed = trace.flush();
     flushed.map_err(|error| format!("the trace can't be written: {error}"))?;
     if let Some(path) = &arguments.history {
-        write_history(&outcome.history, path).map_err(|error| format!("{}: {error}", path.display()))?;
+        outcome.history.write_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let report = Report::of(&outcome.history, outcome.took_ms);
     say(report.to_string())?;
@@ -169,10 +167,4 @@ fn tell_seed_on_panic(seed: u64, replay: String, trace: Trace) {
         eprintln!("seed: {seed}, at {} ms\nreplay: {replay}", trace.now_ms());
         let _ = trace.flush();
     }));
-}
-
-fn write_history(history: &History, path: &PathBuf) -> io::Result<()> {
-    let mut out = BufWriter::new(File::create(path)?);
-    history.write_to(&mut out)?;
-    out.flush()
 }

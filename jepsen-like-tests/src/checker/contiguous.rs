@@ -10,8 +10,8 @@ pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
     for read in &operations.reads {
         let mut next: BTreeMap<u32, u64> = BTreeMap::new();
         for seen in read.seen {
-            let start = read.log_start(seen.partition, operations.keep_messages);
-            let expected = next.entry(seen.partition).or_insert(start);
+            let start = || read.log_start(seen.partition, operations.keep_messages);
+            let expected = next.entry(seen.partition).or_insert_with(start);
             if seen.offset != *expected {
                 holes.push(format!(
                     "{} read offset {} of partition {} where {expected} comes next",

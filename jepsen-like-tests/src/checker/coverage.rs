@@ -26,8 +26,11 @@ pub struct Expected {
     pub groups: usize,
 }
 
+/// Whether an action is one of a sort.
+type Wanted = fn(&Action) -> bool;
+
 /// What happens to topics, if anything does.
-const TOPIC_OPERATIONS: [(&str, fn(&Action) -> bool); 5] = [
+const TOPIC_OPERATIONS: [(&str, Wanted); 5] = [
     ("made", |action| matches!(action, Action::Topic { operation: TopicOperation::Create { .. }, .. })),
     ("changed", |action| matches!(action, Action::Topic { operation: TopicOperation::Write { .. }, .. })),
     ("removed", |action| matches!(action, Action::Topic { operation: TopicOperation::Delete, .. })),
@@ -37,11 +40,11 @@ const TOPIC_OPERATIONS: [(&str, fn(&Action) -> bool); 5] = [
 
 /// What is missing; empty: nothing.
 pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<String> {
-    let plans = history.events.iter().filter_map(|event| match &event.action {
+    let mut plans = history.events.iter().rev().filter_map(|event| match &event.action {
         Action::Plan(expected) => Some(expected),
         _ => None,
     });
-    let Some(expected) = plans.last() else { return vec!["nobody said what should be covered".to_owned()] };
+    let Some(expected) = plans.next() else { return vec!["nobody said what should be covered".to_owned()] };
     let mut missing = Vec::new();
     let faults = faults(history);
     for fault in &expected.faults {
@@ -81,9 +84,8 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
     if expected.trimmed && !operations.reads.iter().any(|read| read.is_final() && begins_later(read)) {
         missing.push("retention removed nothing".to_owned());
     }
-    let happened = |wanted: fn(&Action) -> bool| {
-        history.events.iter().any(|event| event.phase == Phase::Ok && wanted(&event.action))
-    };
+    let happened =
+        |wanted: Wanted| history.events.iter().any(|event| event.phase == Phase::Ok && wanted(&event.action));
     if expected.repeats && !happened(|action| matches!(action, Action::Repeated { batches: 1.., .. })) {
         missing.push("no batch was sent again".to_owned());
     }

@@ -18,6 +18,7 @@ mod realtime;
 mod recreated;
 mod registers;
 mod replicas;
+mod resources;
 mod rolled_back;
 #[cfg(test)]
 mod script;
@@ -89,6 +90,7 @@ pub fn judge(history: &History) -> Verdict {
             recreated::check(history),
         ),
         ("replicas: all replicas of a group hold the same log", replicas::check(history)),
+        ("resources: no node panics or uses more than it should", resources::check(history)),
     ];
     let violations: Vec<Violation> = of_history
         .chain(others)

@@ -66,8 +66,11 @@ impl Read<'_> {
     /// Where the log of a partition began for this read: what lies before was trimmed, if anything may be.
     #[must_use]
     pub fn log_start(&self, partition: u32, keep_messages: Option<u64>) -> u64 {
+        if keep_messages.is_none() {
+            return 0;
+        }
         let first = self.seen.iter().find(|seen| seen.partition == partition);
-        keep_messages.and(first).map_or(0, |first| first.offset)
+        first.map_or(0, |first| first.offset)
     }
 
     /// Whether it saw everything up to an end.

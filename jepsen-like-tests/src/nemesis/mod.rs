@@ -1,6 +1,7 @@
 //! Faults, one kind per file. Each knows whether it took effect. A nemesis has one fault under way at a time; one for
 //! processes and one for the network, side by side, make a node crash in the midst of a partition.
 
+pub mod real;
 pub mod sim;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,11 @@ pub trait Fault<W> {
     fn go_on(&mut self, _: &mut W) -> Result<bool, String> {
         Ok(false)
     }
+
+    /// What came of it, in addition to what was known when it began. Asked after its end.
+    fn outcome(&self) -> String {
+        String::new()
+    }
 }
 
 /// A fault that has begun, and what it does to whom.
@@ -50,7 +56,7 @@ pub struct Kind<W> {
 /// What a fault harms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Harm {
-    /// Nodes.
+    /// Nodes, with their disks and clocks.
     Processes,
     /// What is between them.
     Network,
@@ -58,7 +64,9 @@ pub enum Harm {
 
 impl Harm {
     /// Every sort.
-    pub const ALL: [Self; 2] = [Self::Processes, Self::Network];
+    pub const ALL: [Self; Self::SORTS as usize] = [Self::Processes, Self::Network];
+
+    const SORTS: u32 = 2;
 }
 
 /// The faults of a run.
@@ -132,7 +140,7 @@ impl<W: World> Nemesis<W> {
             rng,
             seed,
             number: harm as u32,
-            step: Harm::ALL.len() as u32,
+            step: Harm::SORTS,
             skipped: skipped.clone(),
             recorder,
             active: None,
@@ -197,7 +205,10 @@ impl<W: World> Nemesis<W> {
         let took_effect =
             active.fault.end(world).map_err(|error| format!("end of fault {}: {error}", active.kind.name))?;
         let phase = if took_effect { Phase::Ok } else { Phase::Fail };
-        let action = Action::Fault { number: active.number, fault: active.kind.name.to_owned(), detail: active.detail };
+        let outcome = active.fault.outcome();
+        let separator = if outcome.is_empty() { "" } else { ": " };
+        let detail = format!("{}{separator}{outcome}", active.detail);
+        let action = Action::Fault { number: active.number, fault: active.kind.name.to_owned(), detail };
         self.recorder.end(&active.op, phase, action);
         if !took_effect {
             // Such as packets kept back to a node that wasn't up: it comes again when the others have had their turn.

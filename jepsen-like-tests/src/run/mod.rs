@@ -1,5 +1,6 @@
 //! One run: faults while clients work, then none, then what is left is read and judged.
 
+pub mod real;
 pub mod sim;
 
 use crate::checker::{Expected, Verdict};
@@ -20,23 +21,43 @@ pub struct Outcome {
     pub took_ms: u64,
 }
 
-/// Time in which clients work before the first fault: whoever lies about that much loses more than the topic.
-const UNDISTURBED_MS: u64 = 1_000;
+/// How long each part of a run takes, or may take.
+struct Pace {
+    /// Longest time for the nodes to start and the topic to be created.
+    set_up_ms: u64,
+    /// Time in which clients work before the first fault: whoever lies about that much loses more than the topic.
+    undisturbed_ms: u64,
+    /// Time in which clients work without faults.
+    calm_ms: u64,
+    /// Longest time for clients to finish what is under way.
+    drain_ms: u64,
+    /// Longest time to read what is left.
+    final_ms: u64,
+    /// Time for the last entries to reach all replicas.
+    rest_ms: u64,
+}
 
-/// Longest time for the nodes to start and the topic to be created.
-const SET_UP_MS: u64 = 60_000;
+/// In the simulated world.
+const SIMULATED: Pace = Pace {
+    set_up_ms: 60_000,
+    undisturbed_ms: 1_000,
+    calm_ms: 6_000,
+    drain_ms: 40_000,
+    final_ms: 180_000,
+    rest_ms: 5_000,
+};
 
-/// Time in which clients work without faults.
-const CALM_MS: u64 = 6_000;
-
-/// Longest time for clients to finish what is under way.
-const DRAIN_MS: u64 = 40_000;
-
-/// Longest time to read what is left.
-const FINAL_MS: u64 = 180_000;
-
-/// Time for the last entries to reach all replicas.
-const REST_MS: u64 = 5_000;
+/// In the real world processes start slowly, and what is left is a thousand times as much. A partition has as long as in
+/// the simulation to acknowledge again: clients work without faults for as long as that bound, so that one that keeps
+/// it just so is seen to.
+const REAL: Pace = Pace {
+    set_up_ms: 60_000,
+    undisturbed_ms: 2_000,
+    calm_ms: 15_000,
+    drain_ms: 40_000,
+    final_ms: 600_000,
+    rest_ms: 5_000,
+};
 
 /// What a run must cover.
 fn expected<W>(job: Job, kinds: &[Kind<W>], load: &Load) -> Expected {
@@ -44,12 +65,12 @@ fn expected<W>(job: Job, kinds: &[Kind<W>], load: &Load) -> Expected {
 }
 
 /// Leads everybody through the stages.
-fn follow_course<W: World>(world: &mut W, course: &Course, schedule: &Schedule<W>) -> Result<(), String> {
-    step_until(world, SET_UP_MS, "the topic is not there", |_| course.stage() >= Stage::Faults)?;
+fn follow_course<W: World>(world: &mut W, course: &Course, schedule: &Schedule<W>, pace: &Pace) -> Result<(), String> {
+    step_until(world, pace.set_up_ms, "the topic is not there", |_| course.stage() >= Stage::Faults)?;
 
     let healed_at = world.now_ms() + schedule.seconds * 1_000;
     let at_last = healed_at + schedule.seconds * 1_000;
-    let from_ms = world.now_ms() + UNDISTURBED_MS;
+    let from_ms = world.now_ms() + pace.undisturbed_ms;
     let mut nemeses = Harm::ALL.map(|harm| Nemesis::new(harm, schedule, from_ms, course.recorder().clone()));
     let covered = |nemeses: &[Nemesis<W>]| nemeses.iter().all(Nemesis::has_covered_all);
     while world.now_ms() < healed_at || (!covered(&nemeses) && world.now_ms() < at_last) {
@@ -59,20 +80,20 @@ fn follow_course<W: World>(world: &mut W, course: &Course, schedule: &Schedule<W
     nemeses.iter_mut().try_for_each(|nemesis| nemesis.end_fault(world))?;
     course.recorder().remark("nemesis", Action::Healed);
     course.enter(Stage::Calm);
-    let drained_from = world.now_ms() + CALM_MS;
-    step_until(world, CALM_MS + 1_000, "time stands still", |world| world.now_ms() >= drained_from)?;
+    let drained_from = world.now_ms() + pace.calm_ms;
+    step_until(world, pace.calm_ms + 1_000, "time stands still", |world| world.now_ms() >= drained_from)?;
 
     course.enter(Stage::Drain);
-    step_until(world, DRAIN_MS, "clients don't finish", |_| course.is_idle())?;
+    step_until(world, pace.drain_ms, "clients don't finish", |_| course.is_idle())?;
 
     course.enter(Stage::Final);
-    let deadline = world.now_ms() + FINAL_MS;
+    let deadline = world.now_ms() + pace.final_ms;
     while !world.step()? {
         if world.now_ms() > deadline {
-            return Err(format!("{FINAL_MS} ms were not enough to read what is left"));
+            return Err(format!("{} ms were not enough to read what is left", pace.final_ms));
         }
     }
-    let rested_at = world.now_ms() + REST_MS;
+    let rested_at = world.now_ms() + pace.rest_ms;
     while world.now_ms() < rested_at {
         world.step()?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Outcome, expected, follow_course};
+use super::{Outcome, SIMULATED, expected, follow_course};
 use crate::checker::judge;
 use crate::history::{Action, Recorder};
 use crate::nemesis::{Kind, Rhythm, Schedule};
@@ -62,7 +62,7 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
     };
 
     recorder.remark("run", Action::Plan(expected(options.job, &options.faults, &load)));
-    if let Err(what) = follow_course(&mut world, &course, &schedule) {
+    if let Err(what) = follow_course(&mut world, &course, &schedule, &SIMULATED) {
         recorder.remark("world", Action::Broken { what });
     } else {
         world.into_logs()?.iter().for_each(|group| recorder.remark("world", group.compared()));

@@ -49,6 +49,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The same once the faults are over.
 const FINAL_PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long an answer is waited for each time: a node that is away for good may hold the replica.
+const TRANSFER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How often a leadership is asked to move.
 const TRANSFER_ATTEMPTS: usize = 5;
 
@@ -244,9 +247,10 @@ async fn transfer(course: &Course, process: &str, partition: u32, replica: usize
     let op = course.recorder().invoke(process, action(None, String::new()));
     let mut why = String::new();
     for _ in 0..TRANSFER_ATTEMPTS {
-        match lead(course, partition, replica).await {
-            Ok(node) => return course.recorder().end(&op, Phase::Ok, action(node, String::new())),
-            Err(error) => why = error.to_string(),
+        match tokio::time::timeout(TRANSFER_PATIENCE, lead(course, partition, replica)).await {
+            Ok(Ok(node)) => return course.recorder().end(&op, Phase::Ok, action(node, String::new())),
+            Ok(Err(error)) => why = error.to_string(),
+            Err(elapsed) => why = elapsed.to_string(),
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

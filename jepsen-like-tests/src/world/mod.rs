@@ -1,6 +1,7 @@
 //! Where a run takes place. Workloads and checkers know only what is said here, so they work in both worlds.
 
 pub(crate) mod logs;
+pub mod real;
 pub mod sim;
 
 use std::sync::Arc;

@@ -28,6 +28,9 @@ pub enum TransferError {
     /// The group has no other voter, or the one named isn't one.
     #[error("no such other replica to hand the leadership to")]
     NoTarget,
+    /// Nobody hears from the one that was named.
+    #[error("the node of that replica can't be reached")]
+    Unreachable,
     /// The target didn't take over in time; an election will settle it.
     #[error("the target did not take over within {0:?}")]
     Timeout(Duration),
@@ -51,6 +54,10 @@ impl RaftGroup {
             None => self.most_caught_up(),
         };
         let target = target.ok_or(TransferError::NoTarget)?;
+        // One that is down would not take over, and asking it would cost the group its leader.
+        if !self.is_reachable(target) {
+            return Err(TransferError::Unreachable);
+        }
         let group = self.clone();
         let transfer = tokio::spawn(async move { group.transfer_to(target).await });
         transfer.await.unwrap_or(Err(TransferError::Stopped))
@@ -133,13 +140,17 @@ impl RaftGroup {
     /// Of the voters that this node has a connection to.
     fn most_caught_up(&self) -> Option<ReplicaId> {
         let mut others = self.others();
-        let reachable = |node: &NodeId| self.inner.peers.is_reachable(*node);
-        others.retain(|replica| self.node_of(*replica).as_ref().is_some_and(reachable));
+        others.retain(|replica| self.is_reachable(*replica));
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let matched =
             |replica: ReplicaId| metrics.replication.as_ref()?.get(&replica.get())?.as_ref().map(|id| id.index);
         others.into_iter().max_by_key(|replica| matched(*replica))
+    }
+
+    /// Whether this node has a connection to that of a voter.
+    fn is_reachable(&self, replica: ReplicaId) -> bool {
+        self.node_of(replica).is_some_and(|node| self.inner.peers.is_reachable(node))
     }
 
     /// The voters other than this replica.

@@ -60,7 +60,7 @@ mod tests {
     use crate::limits::REQUESTS_REMEMBERED;
     use crate::names::TopicName;
 
-    fn request(kind: RequestKind, id: impl ToString) -> Request {
+    fn request(kind: RequestKind, id: &(impl ToString + ?Sized)) -> Request {
         Request { kind, name: TopicName::parse("books").expect("a name"), id: id.to_string() }
     }
 
@@ -68,12 +68,12 @@ mod tests {
     fn the_last_ones_are_remembered_and_no_more() {
         let mut requests = Requests::default();
         for number in 0..=REQUESTS_REMEMBERED as u64 {
-            requests.remember(request(RequestKind::Create, number), TopicId::new(number));
+            requests.remember(request(RequestKind::Create, &number), TopicId::new(number));
         }
-        assert_eq!(requests.topic(&request(RequestKind::Create, 0)), None);
-        assert_eq!(requests.topic(&request(RequestKind::Create, 1)), Some(TopicId::new(1)));
+        assert_eq!(requests.topic(&request(RequestKind::Create, &0)), None);
+        assert_eq!(requests.topic(&request(RequestKind::Create, &1)), Some(TopicId::new(1)));
         assert_eq!(requests.topics.len(), REQUESTS_REMEMBERED);
-        assert_eq!(requests.topic(&request(RequestKind::Delete, 1)), None, "the same id, and another request");
+        assert_eq!(requests.topic(&request(RequestKind::Delete, &1)), None, "the same id, and another request");
         requests.remember(request(RequestKind::Create, ""), TopicId::new(1));
         assert_eq!(requests.topic(&request(RequestKind::Create, "")), None, "no id is no request's");
     }

@@ -264,6 +264,7 @@ impl ApiError {
         let reason = match error {
             TransferError::NotLeader | TransferError::Stopped => Reason::NoLeader,
             TransferError::NoTarget => Reason::NodeNotFound,
+            TransferError::Unreachable => Reason::Unreachable,
             TransferError::Timeout(_) => Reason::DeadlineExceeded,
         };
         Self::new(reason, format!("{what}: {error}"))

@@ -1,0 +1,92 @@
+//! Faults of the real world. Each says what it needs; what can't be had is left out.
+
+mod clock;
+mod damage;
+mod delay;
+mod flapping;
+mod full_disk;
+mod io_error;
+mod kill;
+mod loss;
+mod memory;
+mod partition;
+mod pause;
+mod power;
+mod refusal;
+mod reset;
+mod rolling;
+mod slow_disk;
+
+use super::{Begin, Harm, any};
+use crate::world::real::{Host, Need, RealWorld, Way};
+
+type Begun = super::Begun<RealWorld>;
+type Kind = super::Kind<RealWorld>;
+
+/// What can be had here, and what can't, with the reason.
+#[must_use]
+pub fn kinds(host: &Host) -> (Vec<Kind>, Vec<(&'static str, String)>) {
+    let (mut kinds, mut missing) = (Vec::new(), Vec::new());
+    for (needs, kind) in table() {
+        match needs.iter().find_map(|need| host.lacks(*need)) {
+            None => kinds.push(kind),
+            Some(why) => missing.push((kind.name, why)),
+        }
+    }
+    (kinds, missing)
+}
+
+/// Every kind of fault, with what it needs.
+fn table() -> Vec<(&'static [Need], Kind)> {
+    let process = |name, begin: Begin<RealWorld>, lasts_ms| Kind { name, harms: Harm::Processes, begin, lasts_ms };
+    let network = |name, begin: Begin<RealWorld>, lasts_ms| Kind { name, harms: Harm::Network, begin, lasts_ms };
+    const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
+    vec![
+        (&[], process("kill", kill::begin_one, 100..=8_000)),
+        (&[], process("kill-minority", kill::begin_minority, 100..=6_000)),
+        (&[], process("kill-all", kill::begin_all, 100..=3_000)),
+        (&[], process("pause", pause::begin, 100..=8_000)),
+        (&[], process("rolling", rolling::begin, 90_000..=90_000)),
+        (&[Need::Disk], process("power", power::begin_one, 100..=6_000)),
+        (&[Need::Disk], process("power-minority", power::begin_minority, 100..=5_000)),
+        (&[Need::Disk], process("power-all", power::begin_all, 100..=2_000)),
+        (&[Need::Disk], process("full-disk", full_disk::begin, 20_000..=20_000)),
+        (STRACE, process("io-error", io_error::begin, 8_000..=8_000)),
+        (STRACE, process("slow-disk", slow_disk::begin, 2_000..=10_000)),
+        (&[], process("bit-flip", damage::begin_flip, 3_000..=6_000)),
+        (&[], process("truncated-file", damage::begin_truncate, 3_000..=6_000)),
+        (&[], process("stale-file", damage::begin_stale, 3_000..=6_000)),
+        (&[Need::MemoryGroups], process("memory", memory::begin, 4_000..=10_000)),
+        (&[Need::FakeClock], process("clock", clock::begin, 4_000..=10_000)),
+        (&[Need::Network], network("partition", partition::begin, 500..=8_000)),
+        (&[Need::Network], network("one-way", partition::begin_one_way, 500..=8_000)),
+        (&[Need::Network], network("clients", partition::begin_clients, 500..=8_000)),
+        (&[Need::Network], network("flapping", flapping::begin, 2_000..=10_000)),
+        (&[Need::Network], network("loss", loss::begin, 2_000..=10_000)),
+        (&[Need::Network, Need::Program("ethtool")], network("delay", delay::begin, 2_000..=10_000)),
+        (&[Need::Network, Need::Program("ss")], network("reset", reset::begin, 2_000..=8_000)),
+    ]
+}
+
+/// Any node.
+fn any_node(world: &RealWorld, rng: &mut fastrand::Rng) -> u64 {
+    any(&world.nodes(), rng)
+}
+
+/// As many nodes as a cluster can do without.
+fn any_minority(world: &RealWorld, rng: &mut fastrand::Rng) -> Vec<u64> {
+    let mut nodes = world.nodes();
+    rng.shuffle(&mut nodes);
+    nodes.truncate((world.size() - 1) / 2);
+    nodes
+}
+
+/// All nodes but one.
+fn others(world: &RealWorld, node: u64) -> Vec<u64> {
+    world.nodes().into_iter().filter(|other| *other != node).collect()
+}
+
+/// All ways between the parties of one side and those of the other.
+fn both_ways(left: &[u64], right: &[u64]) -> Vec<Way> {
+    left.iter().flat_map(|a| right.iter().flat_map(|b| [(*a, *b), (*b, *a)])).collect()
+}

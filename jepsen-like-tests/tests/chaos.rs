@@ -1,0 +1,28 @@
+//! The real world, in short: processes that are killed and stopped, and, as root, a network that is cut.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::Command;
+
+fn chaos(arguments: &[&str]) -> (bool, String) {
+    let quorate = Path::new(env!("CARGO_BIN_EXE_chaos")).with_file_name("quorate");
+    assert!(quorate.exists(), "build the broker first: cargo build --workspace --bins");
+    let output = Command::new(env!("CARGO_BIN_EXE_chaos")).args(arguments).arg("--verbose").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[test]
+fn real_nodes_lose_nothing_when_they_are_killed_and_cut_off() {
+    let (_, said) = chaos(&["--list"]);
+    let faults = if said.contains("partition skipped") { "kill,pause" } else { "kill,pause,power,partition" };
+    let (passed, said) = chaos(&["--faults", faults, "--duration", "25s", "--load", "light"]);
+    assert!(passed && said.contains("\nverdict: pass\n"), "{said}");
+}
+
+#[test]
+fn a_fault_that_is_not_known_is_named() {
+    let (passed, said) = chaos(&["--faults", "kill,earthquake"]);
+    assert!(!passed && said.contains("there is no fault \"earthquake\""), "{said}");
+}
