@@ -7,23 +7,22 @@ use crate::nemesis::Fault;
 use crate::world::real::{CLIENTS, RealWorld, Treatment, Way};
 
 /// Ways that are cut until the end of the fault.
-pub(super) struct Cut {
+struct Cut {
     ways: Vec<Way>,
-    nodes: Vec<u64>,
     dropped_before: u64,
     dropped: u64,
 }
 
-/// Cuts ways, at one or both ends of which are the nodes.
-pub(super) fn cut(world: &RealWorld, ways: Vec<Way>, nodes: Vec<u64>) -> Result<Cut, String> {
+/// Cuts ways.
+fn cut(world: &RealWorld, ways: Vec<Way>) -> Result<Cut, String> {
     let dropped_before = world.dropped(Treatment::Cut)?;
     world.treat(Treatment::Cut, &ways)?;
-    Ok(Cut { ways, nodes, dropped_before, dropped: 0 })
+    Ok(Cut { ways, dropped_before, dropped: 0 })
 }
 
 pub(super) fn begin(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
     let (ways, detail) = shape(world, rng);
-    let cut = cut(world, ways, world.nodes())?;
+    let cut = cut(world, ways)?;
     Ok((Box::new(cut), detail))
 }
 
@@ -86,7 +85,7 @@ pub(super) fn begin_clients(world: &mut RealWorld, rng: &mut Rng) -> Result<Begu
         1 => others(world, node),
         _ => vec![node],
     };
-    let cut = cut(world, both_ways(&nodes, &[CLIENTS]), nodes.clone())?;
+    let cut = cut(world, both_ways(&nodes, &[CLIENTS]))?;
     Ok((Box::new(cut), format!("clients cut from nodes {nodes:?}")))
 }
 
@@ -98,7 +97,7 @@ pub(super) fn begin_one_way(world: &mut RealWorld, rng: &mut Rng) -> Result<Begu
         true => (rest.iter().map(|other| (node, *other)).collect(), "from"),
         false => (rest.iter().map(|other| (*other, node)).collect::<Vec<Way>>(), "to"),
     };
-    let cut = cut(world, ways, vec![node])?;
+    let cut = cut(world, ways)?;
     Ok((Box::new(cut), format!("packets {direction} node {node} dropped, between nodes")))
 }
 
@@ -106,7 +105,9 @@ impl Fault<RealWorld> for Cut {
     fn end(&mut self, world: &mut RealWorld) -> Result<bool, String> {
         world.leave_alone(Treatment::Cut, &self.ways)?;
         self.dropped = world.dropped(Treatment::Cut)? - self.dropped_before;
-        Ok(self.dropped > 0 && self.nodes.iter().all(|node| world.is_running(*node)))
+        // The other nemesis may have ended some of them meanwhile.
+        let is_up = |party: u64| party == CLIENTS || world.is_running(party);
+        Ok(self.dropped > 0 && self.ways.iter().any(|(from, to)| is_up(*from) && is_up(*to)))
     }
 
     fn outcome(&self) -> String {
