@@ -357,11 +357,12 @@ impl RaftGroup {
     }
 
     fn not_leader(&self, forward: &ForwardToLeader<Types>) -> ProposeError {
-        let hint = forward.leader_id.filter(|leader| *leader != self.inner.replica.get()).and_then(|leader| {
-            let id = ReplicaId::new(leader);
-            Some(Replica { id, node: self.node_of(id)? })
-        });
-        ProposeError::NotLeader { leader: hint, term: self.leadership().term }
+        let Leadership { leader, term, .. } = self.leadership();
+        // openraft names only members, and a new replica hears of its leader before it hears of the members.
+        let named = forward.leader_id.map(ReplicaId::new).or(leader.map(|leader| leader.id));
+        let hint = named.filter(|id| *id != self.inner.replica);
+        let hint = hint.and_then(|id| Some(Replica { id, node: self.node_of(id)? }));
+        ProposeError::NotLeader { leader: hint, term }
     }
 }
 
