@@ -1,10 +1,9 @@
 //! All automation of the repository, in Rust: `cargo xtask <task>`.
 //!
 //! - [`bench`]: measurements of whole clusters
-//! - [`chaos`]: whole clusters under faults
+//! - [`jepsen`]: clusters under faults, simulated and real
 //! - [`sabotage`]: planted bugs that the tests must catch
 //! - [`setup`]: what the machine must have, and the environment in which cargo runs
-//! - [`sim`]: many seeds of the simulation
 //! - [`tasks`]: the tasks themselves, as lists of steps
 //! - [`steps`]: how a step is announced, timed and reported
 //! - [`tidy`]: checks of the repository's own rules that no other tool knows
@@ -13,10 +12,9 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
-mod chaos;
+mod jepsen;
 mod sabotage;
 mod setup;
-mod sim;
 mod steps;
 mod tasks;
 mod tidy;
@@ -43,13 +41,9 @@ enum Task {
     /// Measure clusters of processes on this machine
     Bench(bench::Bench),
     /// Run clusters of processes under faults, and judge what clients were told
-    Chaos(chaos::Chaos),
-    /// Run many seeds of the simulation, and shrink what fails; `-- --help` lists the options
-    Sim {
-        /// Passed on, such as `--seeds 1000 --minutes 30`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
+    Chaos(jepsen::Rest),
+    /// Run many seeds of the simulation, and shrink what fails
+    Sim(jepsen::Rest),
     /// Plant bugs, one after another, and see that the test that is named for each catches it; prints the table
     ///
     /// Builds the tests and the simulation once more, with the feature `sabotage`; the honest programs stay as they are. For
@@ -68,8 +62,8 @@ fn main() -> ExitCode {
         Task::Dev { arguments } => tasks::dev(&arguments),
         Task::Test => tasks::test(),
         Task::Bench(bench) => bench.run(),
-        Task::Chaos(chaos) => chaos.run(),
-        Task::Sim { arguments } => sim::run_seeds(&arguments),
+        Task::Chaos(rest) => jepsen::hand_over("chaos", &rest),
+        Task::Sim(rest) => jepsen::hand_over("sweep", &rest),
         Task::Sabotage(sabotage) => sabotage.run(),
         Task::Verify => tasks::verify(),
         Task::Fix => tasks::fix(),

@@ -4,7 +4,7 @@ pub mod real;
 pub mod sim;
 
 use crate::checker::{Expected, Verdict};
-use crate::history::{Action, History};
+use crate::history::{Action, History, Recorder};
 use crate::nemesis::{Harm, Kind, Nemesis, Schedule};
 use crate::workload::log::Load;
 use crate::workload::{Course, Job, Stage};
@@ -62,6 +62,24 @@ const REAL: Pace = Pace {
 /// What a run must cover.
 fn expected<W>(job: Job, kinds: &[Kind<W>], load: &Load) -> Expected {
     Expected { faults: kinds.iter().map(|kind| kind.name.to_owned()).collect(), ..job.expected(load) }
+}
+
+/// Lets clients do their job in a world, with faults; false if it didn't come to its end, which the history says too.
+fn play<W: World>(
+    world: &mut W,
+    recorder: &Recorder,
+    (job, load): (Job, &Load),
+    schedule: &Schedule<W>,
+    pace: &Pace,
+) -> bool {
+    let course = Course::new(recorder.clone(), world.access());
+    job.start(world, &course, load);
+    recorder.remark("run", Action::Plan(expected(job, &schedule.kinds, load)));
+    let followed = follow_course(world, &course, schedule, pace);
+    if let Err(what) = &followed {
+        recorder.remark("world", Action::Broken { what: what.clone() });
+    }
+    followed.is_ok()
 }
 
 /// Leads everybody through the stages.

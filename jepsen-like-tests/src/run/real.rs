@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{Outcome, REAL, expected, follow_course};
+use super::{Outcome, REAL, play};
 use crate::checker::judge;
-use crate::history::{Action, Recorder};
+use crate::history::Recorder;
 use crate::nemesis::{Kind, Rhythm, Schedule};
 use crate::trace::Trace;
+use crate::workload::Job;
 use crate::workload::log::Load;
-use crate::workload::{Course, Job};
-use crate::world::World as _;
 use crate::world::real::{Host, RealWorld, Scale};
 
 /// What decides a run, as far as anything can: time and the scheduler are nobody's to decide.
@@ -57,9 +56,7 @@ pub fn run(options: &Options, host: &Host) -> Result<Outcome, String> {
     };
     let mut world = RealWorld::new(&scale, host, trace.clone())?;
     let recorder = Recorder::new(trace.clone());
-    let course = Course::new(recorder.clone(), world.access());
     let load = load(options.seed, options.job, options.light);
-    options.job.start(&mut world, &course, &load);
     let rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000 };
     let schedule = Schedule {
         kinds: options.faults.clone(),
@@ -69,10 +66,7 @@ pub fn run(options: &Options, host: &Host) -> Result<Outcome, String> {
         skipped: BTreeSet::new(),
     };
 
-    recorder.remark("run", Action::Plan(expected(options.job, &options.faults, &load)));
-    if let Err(what) = follow_course(&mut world, &course, &schedule, &REAL) {
-        recorder.remark("world", Action::Broken { what });
-    } else {
+    if play(&mut world, &recorder, (options.job, &load), &schedule, &REAL) {
         world.read_logs()?.iter().for_each(|group| recorder.remark("world", group.compared()));
     }
     world.resources().into_iter().for_each(|used| recorder.remark("world", used));

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{Outcome, SIMULATED, expected, follow_course};
+use super::{Outcome, SIMULATED, play};
 use crate::checker::judge;
-use crate::history::{Action, Recorder};
+use crate::history::Recorder;
 use crate::nemesis::{Kind, Rhythm, Schedule};
 use crate::trace::Trace;
+use crate::workload::Job;
 use crate::workload::log::Load;
-use crate::workload::{Course, Job};
-use crate::world::World as _;
 use crate::world::sim::{Scale, SimWorld};
 
 /// What decides a run. Equal options give equal runs.
@@ -49,9 +48,7 @@ const KEPT_MESSAGES: u64 = 50;
 pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
     let mut world = SimWorld::new(options.seed, &Scale::of(options.seed), options.lying_disks, trace.clone())?;
     let recorder = Recorder::new(trace.clone());
-    let course = Course::new(recorder.clone(), world.access());
     let load = load(options.seed, options.job);
-    options.job.start(&mut world, &course, &load);
     let rhythm = Rhythm { pause_ms: 100..=2_500, quiet_one_in: 0, quiet_ms: 0 };
     let schedule = Schedule {
         kinds: options.faults.clone(),
@@ -61,10 +58,7 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
         skipped: options.skipped.clone(),
     };
 
-    recorder.remark("run", Action::Plan(expected(options.job, &options.faults, &load)));
-    if let Err(what) = follow_course(&mut world, &course, &schedule, &SIMULATED) {
-        recorder.remark("world", Action::Broken { what });
-    } else {
+    if play(&mut world, &recorder, (options.job, &load), &schedule, &SIMULATED) {
         world.into_logs()?.iter().for_each(|group| recorder.remark("world", group.compared()));
     }
     let history = recorder.history();

@@ -42,14 +42,14 @@ fn table() -> Vec<(&'static [Need], Kind)> {
     let network = |name, begin: Begin<RealWorld>, lasts_ms| Kind { name, harms: Harm::Network, begin, lasts_ms };
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
-        (&[], process("kill", kill::begin_one, 100..=8_000)),
-        (&[], process("kill-minority", kill::begin_minority, 100..=6_000)),
-        (&[], process("kill-all", kill::begin_all, 100..=3_000)),
+        (&[], process("kill", |world, rng| of_one(world, rng, kill::begin), 100..=8_000)),
+        (&[], process("kill-minority", |world, rng| of_minority(world, rng, kill::begin), 100..=6_000)),
+        (&[], process("kill-all", |world, _| of_all(world, kill::begin), 100..=3_000)),
         (&[], process("pause", pause::begin, 100..=8_000)),
         (&[], process("rolling", rolling::begin, 90_000..=90_000)),
-        (&[Need::Disk], process("power", power::begin_one, 100..=6_000)),
-        (&[Need::Disk], process("power-minority", power::begin_minority, 100..=5_000)),
-        (&[Need::Disk], process("power-all", power::begin_all, 100..=2_000)),
+        (&[Need::Disk], process("power", |world, rng| of_one(world, rng, power::begin), 100..=6_000)),
+        (&[Need::Disk], process("power-minority", |world, rng| of_minority(world, rng, power::begin), 100..=5_000)),
+        (&[Need::Disk], process("power-all", |world, _| of_all(world, power::begin), 100..=2_000)),
         (&[Need::Disk], process("full-disk", full_disk::begin, 20_000..=20_000)),
         (STRACE, process("io-error", io_error::begin, 8_000..=8_000)),
         (STRACE, process("slow-disk", slow_disk::begin, 2_000..=10_000)),
@@ -66,6 +66,24 @@ fn table() -> Vec<(&'static [Need], Kind)> {
         (&[Need::Network, Need::Program("ethtool")], network("delay", delay::begin, 2_000..=10_000)),
         (&[Need::Network, Need::Program("ss")], network("reset", reset::begin, 2_000..=8_000)),
     ]
+}
+
+/// Begins a fault of several nodes at once.
+type BeginOf = fn(&mut RealWorld, Vec<u64>) -> Result<Begun, String>;
+
+fn of_one(world: &mut RealWorld, rng: &mut fastrand::Rng, begin: BeginOf) -> Result<Begun, String> {
+    let node = any_node(world, rng);
+    begin(world, vec![node])
+}
+
+fn of_minority(world: &mut RealWorld, rng: &mut fastrand::Rng, begin: BeginOf) -> Result<Begun, String> {
+    let nodes = any_minority(world, rng);
+    begin(world, nodes)
+}
+
+fn of_all(world: &mut RealWorld, begin: BeginOf) -> Result<Begun, String> {
+    let nodes = world.nodes();
+    begin(world, nodes)
 }
 
 /// Any node.

@@ -1,9 +1,7 @@
 //! The power goes: the file system stops at once, without its own journal, the process is killed, and what was not synced
 //! is gone. One node, as many as the cluster can do without, or all at the same moment.
 
-use fastrand::Rng;
-
-use super::{Begun, any_minority, any_node};
+use super::Begun;
 use crate::nemesis::Fault;
 use crate::world::real::RealWorld;
 
@@ -13,22 +11,7 @@ struct PowerCut {
     cut_off: usize,
 }
 
-pub(super) fn begin_one(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
-    let node = any_node(world, rng);
-    begin(world, vec![node])
-}
-
-pub(super) fn begin_minority(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
-    let nodes = any_minority(world, rng);
-    begin(world, nodes)
-}
-
-pub(super) fn begin_all(world: &mut RealWorld, _: &mut Rng) -> Result<Begun, String> {
-    let nodes = world.nodes();
-    begin(world, nodes)
-}
-
-fn begin(world: &mut RealWorld, nodes: Vec<u64>) -> Result<Begun, String> {
+pub(super) fn begin(world: &mut RealWorld, nodes: Vec<u64>) -> Result<Begun, String> {
     let were_up = nodes.iter().all(|node| world.is_running(*node));
     world.cut_power(&nodes)?;
     let detail = format!("power of nodes {nodes:?} cut");
