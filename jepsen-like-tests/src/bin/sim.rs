@@ -139,16 +139,17 @@ fn replay(arguments: &Arguments) -> String {
 fn install_logs(arguments: &Arguments, trace: &Trace) -> Result<(), String> {
     let packets =
         trace.clone().with_filter(filter_fn(|metadata| metadata.target() == "turmoil" && metadata.is_event()));
-    let logs = match &arguments.log {
-        None => None,
+    let everything = tracing_subscriber::registry().with(packets);
+    let installed = match &arguments.log {
+        // Not a layer that is `None`: it would enable every span of every library.
+        None => everything.try_init(),
         Some(directives) => {
             let filter = EnvFilter::builder().parse(directives).map_err(|error| format!("--log: {error}"))?;
-            let clock = trace.clone();
-            let timer = SimulatedTime(clock);
-            Some(fmt::layer().with_writer(io::stderr).with_ansi(false).with_timer(timer).with_filter(filter))
+            let logs = fmt::layer().with_writer(io::stderr).with_ansi(false).with_timer(SimulatedTime(trace.clone()));
+            everything.with(logs.with_filter(filter)).try_init()
         }
     };
-    tracing_subscriber::registry().with(packets).with(logs).try_init().map_err(|error| error.to_string())
+    installed.map_err(|error| error.to_string())
 }
 
 struct SimulatedTime(Trace);

@@ -69,13 +69,16 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
 /// In every third run the log loses its head as it goes: who was away for a few seconds needs a snapshot to come back.
 fn load(seed: u64, job: Job) -> Load {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad);
+    let (partitions, window) = (rng.u32(1..=5), rng.usize(1..=64));
+    // The slower, the more often a leader has been idle for so long that it must ask whether it still leads.
+    let tempo = [1, 4, 16][rng.usize(..3)];
     Load {
-        partitions: rng.u32(1..=5),
+        partitions,
         keep_messages: seed.is_multiple_of(3).then_some(KEPT_MESSAGES),
-        window: rng.usize(1..=64),
+        window,
         burst: 1..=4,
-        pause_ms: 5..80,
+        pause_ms: 5 * tempo..80 * tempo,
         attempt_ms: if job == Job::Retries { 5..=30 } else { 3_000..=3_000 },
-        snapshot_pause_ms: 200..1_500,
+        snapshot_pause_ms: 200 * tempo..1_500 * tempo,
     }
 }
