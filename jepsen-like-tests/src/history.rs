@@ -163,6 +163,11 @@ pub enum Action {
         /// In what they differ.
         differences: Vec<String>,
     },
+    /// An invariant of Raft didn't hold at some moment.
+    Invariant {
+        /// Which, when, and how.
+        broken: String,
+    },
     /// What a node's processes used at most, and how often they panicked.
     Resources {
         /// The node.

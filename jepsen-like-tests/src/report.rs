@@ -57,6 +57,7 @@ impl Report {
                 Action::Plan(_)
                 | Action::Healed
                 | Action::Compared { .. }
+                | Action::Invariant { .. }
                 | Action::Resources { .. }
                 | Action::Broken { .. } => continue,
             };

@@ -9,6 +9,7 @@ mod contiguous;
 mod coverage;
 mod duplicate;
 mod ended;
+mod invariants;
 mod lost;
 mod operations;
 mod order;
@@ -89,7 +90,11 @@ pub fn judge(history: &History) -> Verdict {
             "recreated: a topic has all that was published to it, and nothing of its predecessors",
             recreated::check(history),
         ),
-        ("replicas: all replicas of a group hold the same log", replicas::check(history)),
+        ("invariants: Raft's hold at every moment", invariants::check(history)),
+        (
+            "replicas: all replicas of a group hold the same log, and make the same state of it",
+            replicas::check(history),
+        ),
         ("resources: no node panics or uses more than it should", resources::check(history)),
     ];
     let violations: Vec<Violation> = of_history
