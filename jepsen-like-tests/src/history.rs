@@ -147,6 +147,9 @@ pub enum Action {
         fault: String,
         /// What it did to whom.
         detail: String,
+        /// A majority of nodes goes on undisturbed.
+        #[serde(default)]
+        spares_majority: bool,
     },
     /// What the run set out to cover; without it nothing counts as covered.
     Plan(Expected),

@@ -120,6 +120,21 @@ pub struct Marks {
     pub snapshot: Option<EntryId>,
     /// The last entry that is gone from its log.
     pub purged: Option<EntryId>,
+    /// What its state counts: the same for all replicas that have applied as much.
+    pub counts: Counts,
+}
+
+/// A few numbers that replicas with the same state have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Index of the last entry that is counted.
+    pub applied_index: Option<u64>,
+    /// Offset that the next record will get.
+    pub end: Offset,
+    /// Bytes of all record batches kept, and ever accepted.
+    pub bytes: (u64, u64),
+    /// When the first record behind retention's last mark was proposed.
+    pub open_since_ms: Option<u64>,
 }
 
 /// Why a proposal has no reply.
@@ -365,6 +380,8 @@ impl RaftGroup {
         let metrics = self.raft().metrics();
         let metrics = metrics.borrow_watched();
         let id = |id: &Option<LogId>| id.as_ref().map(codec::log_id_to_entry_id);
+        let Progress { applied_index, end, bytes, appended_bytes, open_since_ms, .. } =
+            *self.inner.published.progress.borrow();
         Marks {
             term: metrics.current_term,
             leads: metrics.state == openraft::ServerState::Leader,
@@ -373,6 +390,7 @@ impl RaftGroup {
             applied: id(&metrics.last_applied),
             snapshot: id(&metrics.snapshot),
             purged: id(&metrics.purged),
+            counts: Counts { applied_index, end, bytes: (bytes, appended_bytes), open_since_ms },
         }
     }
 

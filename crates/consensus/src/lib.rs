@@ -45,6 +45,6 @@ pub use admission::{Admission, AdmissionLimits, Overload, Permit};
 pub use detection::DetectionSettings;
 pub use env::{Accepted, BoxIo, Env, Listener};
 pub use group::{
-    GroupStatus, Leadership, Marks, PendingReply, Progress, ProposeError, RaftGroup, ReadError, TransferError,
+    Counts, GroupStatus, Leadership, Marks, PendingReply, Progress, ProposeError, RaftGroup, ReadError, TransferError,
 };
 pub use groups::{GroupSpec, GroupsConfig, OpenGroupError, Peer, RaftGroups};

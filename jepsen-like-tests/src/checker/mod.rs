@@ -4,6 +4,7 @@
 //! covered what it set out to cover; otherwise it is *unknown*.
 
 mod aborted;
+mod available;
 mod consistent;
 mod contiguous;
 mod coverage;
@@ -84,6 +85,10 @@ pub fn judge(history: &History) -> Verdict {
     let operations = Operations::of(history);
     let of_history = PROPERTIES.iter().map(|(property, check)| (*property, check(&operations)));
     let others = [
+        (
+            "available: while a majority is undisturbed, every partition acknowledges",
+            available::check(history, &operations),
+        ),
         ("broken: no node gives up", unbroken::check(history)),
         ("registers: topics are made, changed and removed in one order", registers::check(history)),
         (

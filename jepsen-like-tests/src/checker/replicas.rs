@@ -89,10 +89,10 @@ mod tests {
             (0..).zip(lines.iter().map(|(term, content)| LogLine { term: *term, content: *content })).collect()
         };
         let replicas = (1..).zip(logs.iter().map(|lines| log(lines))).collect();
-        told(GroupLogs { group: "g".to_owned(), replicas, states: BTreeMap::new() })
+        told(&GroupLogs { group: "g".to_owned(), replicas, states: BTreeMap::new() })
     }
 
-    fn told(logs: GroupLogs) -> usize {
+    fn told(logs: &GroupLogs) -> usize {
         check(&Script::new().remark(logs.compared()).history()).len()
     }
 
@@ -112,7 +112,7 @@ mod tests {
             replicas: BTreeMap::new(),
             states: states.into(),
         };
-        assert_eq!(told(logs([(1, 7), (2, 7), (3, 7)])), 0);
-        assert_eq!(told(logs([(1, 7), (2, 8), (3, 7)])), 1);
+        assert_eq!(told(&logs([(1, 7), (2, 7), (3, 7)])), 0);
+        assert_eq!(told(&logs([(1, 7), (2, 8), (3, 7)])), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Hand-made histories for the tests of the checkers.
 
 use crate::checker::Operations;
-use crate::history::{Action, History, Phase, Purpose, Recorder, Seen};
+use crate::history::{Action, History, Op, Phase, Purpose, Recorder, Seen};
 use crate::trace::Trace;
 
 /// A history that is written line by line.
@@ -67,8 +67,24 @@ impl Script {
     }
 
     pub(super) fn fault(self, fault: &str, phase: Phase) -> Self {
-        let action = || Action::Fault { number: 0, fault: fault.to_owned(), detail: "n1".to_owned() };
-        let op = self.recorder.invoke("nemesis", action());
+        let op = self.recorder.invoke("nemesis", a_fault(fault, false));
+        self.recorder.end(&op, phase, a_fault(fault, false));
+        self
+    }
+
+    /// A fault that begins.
+    pub(super) fn begin_fault(&self, spares_majority: bool) -> Op {
+        self.recorder.invoke("nemesis", a_fault("a fault", spares_majority))
+    }
+
+    pub(super) fn end_fault(self, fault: &Op) -> Self {
+        self.recorder.end(fault, Phase::Ok, a_fault("a fault", false));
+        self
+    }
+
+    /// An operation of another kind that begins and ends.
+    pub(super) fn end_of(self, action: impl Fn() -> Action, phase: Phase) -> Self {
+        let op = self.recorder.invoke("setup", action());
         self.recorder.end(&op, phase, action());
         self
     }
@@ -86,4 +102,8 @@ impl Script {
     pub(super) fn complaints(&self, check: impl Fn(&Operations<'_>) -> Vec<String>) -> usize {
         check(&Operations::of(&self.history())).len()
     }
+}
+
+fn a_fault(fault: &str, spares_majority: bool) -> Action {
+    Action::Fault { number: 0, fault: fault.to_owned(), detail: "n1".to_owned(), spares_majority }
 }

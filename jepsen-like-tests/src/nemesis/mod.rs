@@ -51,6 +51,8 @@ pub struct Kind<W> {
     pub begin: Begin<W>,
     /// How long it lasts.
     pub lasts_ms: RangeInclusive<u64>,
+    /// A majority of nodes goes on undisturbed.
+    pub spares_majority: bool,
 }
 
 /// What a fault harms.
@@ -117,8 +119,8 @@ pub struct Nemesis<W> {
 
 struct Active<W> {
     kind: Kind<W>,
-    number: u32,
-    detail: String,
+    /// As it began.
+    action: Action,
     fault: Box<dyn Fault<W>>,
     op: Op,
     until_ms: u64,
@@ -178,10 +180,11 @@ impl<W: World> Nemesis<W> {
             return Ok(());
         }
         let mut rng = Rng::with_seed(self.seed ^ u64::from(number).rotate_left(16));
+        let spares_majority = kind.spares_majority && world.is_complete();
         let (fault, detail) = (kind.begin)(world, &mut rng).map_err(|error| format!("fault {}: {error}", kind.name))?;
-        let action = Action::Fault { number, fault: kind.name.to_owned(), detail: detail.clone() };
-        let op = self.recorder.invoke("nemesis", action);
-        self.active = Some(Active { kind, number, detail, fault, op, until_ms });
+        let action = Action::Fault { number, fault: kind.name.to_owned(), detail, spares_majority };
+        let op = self.recorder.invoke("nemesis", action.clone());
+        self.active = Some(Active { kind, action, fault, op, until_ms });
         Ok(())
     }
 
@@ -206,10 +209,10 @@ impl<W: World> Nemesis<W> {
             active.fault.end(world).map_err(|error| format!("end of fault {}: {error}", active.kind.name))?;
         let phase = if took_effect { Phase::Ok } else { Phase::Fail };
         let outcome = active.fault.outcome();
-        let separator = if outcome.is_empty() { "" } else { ": " };
-        let detail = format!("{}{separator}{outcome}", active.detail);
-        let action = Action::Fault { number: active.number, fault: active.kind.name.to_owned(), detail };
-        self.recorder.end(&active.op, phase, action);
+        if let (Action::Fault { detail, .. }, false) = (&mut active.action, outcome.is_empty()) {
+            *detail = format!("{detail}: {outcome}");
+        }
+        self.recorder.end(&active.op, phase, active.action);
         if !took_effect {
             // Such as packets kept back to a node that wasn't up: it comes again when the others have had their turn.
             self.bag.insert(0, active.kind);

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quorate_consensus::{Marks, RaftGroups};
+use quorate_consensus::{Counts, Marks, RaftGroups};
 use quorate_model::{GroupId, Replica};
 use quorate_storage::EntryId;
 
@@ -47,6 +47,8 @@ pub(super) struct Invariants {
     leaders: BTreeMap<(GroupId, u64), u64>,
     /// Which entry was once committed or applied at an index.
     settled: BTreeMap<(GroupId, u64), EntryId>,
+    /// What a state counted after the entry at an index.
+    counted: BTreeMap<(GroupId, u64), Counts>,
     /// The last committed entry of each group.
     newest: BTreeMap<GroupId, EntryId>,
     /// One sentence for each invariant of a group that was broken.
@@ -85,7 +87,7 @@ impl Invariants {
         let mut complaints = Vec::new();
         let mut complain = |what: Invariant, how: String| complaints.push((what, how));
 
-        let Marks { term, leads, last_index, committed, applied, snapshot, purged } = *marks;
+        let Marks { term, leads, last_index, committed, applied, snapshot, purged, counts } = *marks;
         if leads {
             let leader = *self.leaders.entry((group, term)).or_insert(node);
             if leader != node {
@@ -111,6 +113,13 @@ impl Invariants {
             let newest = self.newest.entry(group).or_insert(entry);
             *newest = entry.max(*newest);
         }
+        if let Some(index) = counts.applied_index {
+            let known = *self.counted.entry((group, index)).or_insert(counts);
+            if known != counts {
+                let both = format!("after entry {index} node {node} counts {counts:?}, another replica {known:?}");
+                complain(Invariant::StateMachineSafety, both);
+            }
+        }
         let index = |id: Option<EntryId>| id.map(|id| id.index);
         let order = [index(purged), index(snapshot), index(applied), index(committed), last_index];
         if !order.is_sorted() {
@@ -130,6 +139,8 @@ fn show(entry: EntryId) -> String {
 
 #[cfg(test)]
 mod tests {
+    use quorate_model::Offset;
+
     use super::*;
 
     const GROUP: GroupId = GroupId::new(1);
@@ -140,7 +151,8 @@ mod tests {
 
     fn follower(term: u64, committed: Option<EntryId>) -> Marks {
         let last_index = committed.map(|id| id.index);
-        Marks { term, leads: false, last_index, committed, applied: committed, snapshot: None, purged: None }
+        let counts = Counts { applied_index: last_index, end: Offset::ZERO, bytes: (0, 0), open_since_ms: None };
+        Marks { term, leads: false, last_index, committed, applied: committed, snapshot: None, purged: None, counts }
     }
 
     fn broken(seen: &[(u64, Marks)], safe: bool) -> Vec<Invariant> {
@@ -172,6 +184,13 @@ mod tests {
         assert_eq!(broken(&[one, (2, follower(2, entry(1, 4)))], true), []);
         assert_eq!(broken(&[one, (2, follower(2, entry(2, 4)))], true), [Invariant::StateMachineSafety]);
         assert_eq!(broken(&[one], false), [Invariant::CommittedOnQuorum]);
+    }
+
+    #[test]
+    fn equal_entries_make_equal_states() {
+        let one = follower(1, entry(1, 4));
+        let other = Marks { counts: Counts { end: Offset::new(7), ..one.counts }, ..one };
+        assert_eq!(broken(&[(1, one), (2, other)], true), [Invariant::StateMachineSafety]);
     }
 
     #[test]
