@@ -146,7 +146,7 @@ mod tests {
     const GROUP: GroupId = GroupId::new(1);
 
     fn entry(term: u64, index: u64) -> Option<EntryId> {
-        Some(EntryId { term, leader: 1, index })
+        Some(EntryId { term, index })
     }
 
     fn follower(term: u64, committed: Option<EntryId>) -> Marks {
