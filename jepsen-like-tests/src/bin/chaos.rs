@@ -57,8 +57,8 @@ enum Weight {
     Light,
 }
 
-/// Time with faults for each kind that a seed chooses.
-const SECONDS_PER_KIND: u64 = 12;
+/// Time with faults for each kind that a seed chooses: two rounds of its turn, of which there are two side by side.
+const SECONDS_PER_KIND: u64 = 15;
 
 fn main() -> ExitCode {
     match chaos(&Arguments::parse()) {

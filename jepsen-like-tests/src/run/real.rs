@@ -57,7 +57,7 @@ pub fn run(options: &Options, host: &Host) -> Result<Outcome, String> {
     let mut world = RealWorld::new(&scale, host, trace.clone())?;
     let recorder = Recorder::new(trace.clone());
     let load = load(options.seed, options.job, options.light);
-    let rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000 };
+    let rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000, at_a_time: 3, rounds: 2 };
     let schedule = Schedule {
         kinds: options.faults.clone(),
         rhythm,
