@@ -46,7 +46,7 @@ impl Report {
                     report.repeated_batches += batches;
                     continue;
                 }
-                Action::Fault { number, fault, detail } => {
+                Action::Fault { number, fault, detail, .. } => {
                     let what = || format!("{} ms, {fault}: {detail}", event.at_ms);
                     report.schedule.entry(*number).or_insert_with(what);
                     let (begun, effective) = report.faults.entry(fault.clone()).or_default();
@@ -121,7 +121,7 @@ mod tests {
         let publish = || Action::Publish { message: "m".to_owned(), partition: 0, offset: Some(0), why: String::new() };
         let op = recorder.invoke("p", publish());
         recorder.end(&op, Phase::Ok, publish());
-        let fault = || Action::Fault { number: 0, fault: "crash".to_owned(), detail: String::new() };
+        let fault = || Action::Fault { number: 0, fault: "crash".to_owned(), partition: None, detail: String::new() };
         let op = recorder.invoke("nemesis", fault());
         recorder.end(&op, Phase::Fail, fault());
         let history = recorder.history();

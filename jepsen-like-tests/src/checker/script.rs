@@ -1,28 +1,30 @@
 //! Hand-made histories for the tests of the checkers.
 
 use crate::checker::Operations;
-use crate::history::{Action, History, Phase, Purpose, Recorder, Seen};
+use crate::history::{Action, History, Op, Phase, Purpose, Recorder, Seen};
 use crate::trace::Trace;
 
 /// A history that is written line by line.
-pub(super) struct Script {
-    pub(super) trace: Trace,
+pub(crate) struct Script {
+    pub(crate) trace: Trace,
     recorder: Recorder,
+    /// The fault that is under way.
+    fault: Option<(Op, Action)>,
 }
 
 impl Script {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let trace = Trace::new();
-        Self { recorder: Recorder::new(trace.clone()), trace }
+        Self { recorder: Recorder::new(trace.clone()), trace, fault: None }
     }
 
     /// A topic with retention.
-    pub(super) fn keeping(self, messages: u64) -> Self {
+    pub(crate) fn keeping(self, messages: u64) -> Self {
         self.remark(Action::Create { partitions: 1, keep_messages: Some(messages) })
     }
 
     /// A publish to partition 0 that begins and ends.
-    pub(super) fn publish(self, process: &str, message: &str, phase: Phase, offset: Option<u64>) -> Self {
+    pub(crate) fn publish(self, process: &str, message: &str, phase: Phase, offset: Option<u64>) -> Self {
         let action = |offset| Action::Publish { message: message.to_owned(), partition: 0, offset, why: String::new() };
         let op = self.recorder.invoke(process, action(None));
         self.recorder.end(&op, phase, action(offset));
@@ -30,19 +32,19 @@ impl Script {
     }
 
     /// A publish to partition 0 that is acknowledged.
-    pub(super) fn published(self, message: &str, offset: u64) -> Self {
+    pub(crate) fn published(self, message: &str, offset: u64) -> Self {
         self.publish("a", message, Phase::Ok, Some(offset))
     }
 
     /// A publish that never ends.
-    pub(super) fn pending(self, message: &str) -> Self {
+    pub(crate) fn pending(self, message: &str) -> Self {
         let action = Action::Publish { message: message.to_owned(), partition: 0, offset: None, why: String::new() };
         let _ = self.recorder.invoke("a", action);
         self
     }
 
     /// A read of partition 0.
-    pub(super) fn read(self, purpose: Purpose, phase: Phase, seen: &[(u64, &str)]) -> Self {
+    pub(crate) fn read(self, purpose: Purpose, phase: Phase, seen: &[(u64, &str)]) -> Self {
         let action = |seen| Action::Read { purpose, seen, why: String::new() };
         let op = self.recorder.invoke("r", action(Vec::new()));
         let seen =
@@ -52,38 +54,47 @@ impl Script {
     }
 
     /// A complete read.
-    pub(super) fn snapshot(self, seen: &[(u64, &str)]) -> Self {
+    pub(crate) fn snapshot(self, seen: &[(u64, &str)]) -> Self {
         self.read(Purpose::Snapshot, Phase::Ok, seen)
     }
 
     /// A complete read at the end.
-    pub(super) fn finally(self, seen: &[(u64, &str)]) -> Self {
+    pub(crate) fn finally(self, seen: &[(u64, &str)]) -> Self {
         self.read(Purpose::Final, Phase::Ok, seen)
     }
 
-    pub(super) fn remark(self, action: Action) -> Self {
+    pub(crate) fn remark(self, action: Action) -> Self {
         self.recorder.remark("nemesis", action);
         self
     }
 
-    pub(super) fn fault(self, fault: &str, phase: Phase) -> Self {
-        let action = || Action::Fault { number: 0, fault: fault.to_owned(), detail: "n1".to_owned() };
-        let op = self.recorder.invoke("nemesis", action());
-        self.recorder.end(&op, phase, action());
+    pub(crate) fn fault(self, fault: &str, phase: Phase) -> Self {
+        self.fault_begins(0, fault, None).fault_ends(phase)
+    }
+
+    pub(crate) fn fault_begins(mut self, number: u32, fault: &str, partition: Option<u32>) -> Self {
+        let action = Action::Fault { number, fault: fault.to_owned(), partition, detail: "n1".to_owned() };
+        self.fault = Some((self.recorder.invoke("nemesis", action.clone()), action));
         self
     }
 
-    pub(super) fn at(self, now_ms: u64) -> Self {
+    pub(crate) fn fault_ends(mut self, phase: Phase) -> Self {
+        let (op, action) = self.fault.take().expect("a fault is under way");
+        self.recorder.end(&op, phase, action);
+        self
+    }
+
+    pub(crate) fn at(self, now_ms: u64) -> Self {
         self.trace.advance_to(now_ms);
         self
     }
 
-    pub(super) fn history(&self) -> History {
+    pub(crate) fn history(&self) -> History {
         self.recorder.history()
     }
 
     /// How many complaints a checker has.
-    pub(super) fn complaints(&self, check: impl Fn(&Operations<'_>) -> Vec<String>) -> usize {
+    pub(crate) fn complaints(&self, check: impl Fn(&Operations<'_>) -> Vec<String>) -> usize {
         check(&Operations::of(&self.history())).len()
     }
 }
