@@ -16,7 +16,7 @@
 //! | [`history`] | operations with their beginning and end, as JSON lines |
 //! | [`checker`] | properties of a history, one per file, and coverage |
 //! | [`trace`] | the hash in which two runs of one seed must agree |
-//! | [`report`] | what a run says of itself |
+//! | [`report`], [`plot`] | what a run says of itself, and what it looks like |
 //! | [`gap`] | how long a partition stood still when its leader was hit |
 //! | [`shrink`] | the faults that a failing run needs |
 //! | [`run`](mod@run) | one run from beginning to end |
@@ -36,6 +36,7 @@ pub mod checker;
 pub mod gap;
 pub mod history;
 pub mod nemesis;
+pub mod plot;
 pub mod report;
 pub mod run;
 pub mod shrink;

@@ -9,6 +9,7 @@ use clap::{Parser, ValueEnum};
 use quorate_jepsen::checker::Verdict;
 use quorate_jepsen::history::{Action, Phase};
 use quorate_jepsen::nemesis::{self, Kind, Rhythm, Schedule};
+use quorate_jepsen::plot;
 use quorate_jepsen::report::Report;
 use quorate_jepsen::run::real::{Options, quorate_beside_this_program, run};
 use quorate_jepsen::workload::Job;
@@ -36,6 +37,9 @@ struct Arguments {
     /// Writes the history to this file, as JSON lines.
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Draws acknowledged messages per second and the faults into this file, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// Keeps the nodes' logs in this folder.
     #[arg(long)]
     logs: Option<PathBuf>,
@@ -61,6 +65,9 @@ enum Weight {
 
 /// Time with faults for each kind that a seed chooses.
 const SECONDS_PER_KIND: u64 = 12;
+
+/// Names of faults for which the title of a plot has room; the plot itself names all of them that came.
+const NAMES_IN_TITLE: usize = 3;
 
 /// When faults come.
 const RHYTHM: Rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000 };
@@ -103,6 +110,12 @@ fn chaos(arguments: &Arguments) -> Result<Verdict, String> {
         job.name(),
         names.join(", ")
     ))?;
+    let shown = match names.len() {
+        0 => "none".to_owned(),
+        1..=NAMES_IN_TITLE => names.join(", "),
+        kinds => format!("{kinds} kinds"),
+    };
+    let title = format!("seed {seed}, {nodes} nodes, workload {}, faults: {shown}", job.name());
     let quorate = arguments.quorate.clone().map_or_else(quorate_beside_this_program, Ok)?;
     let seconds = duration..=2 * duration;
     let schedule = Schedule { kinds: faults, rhythm: RHYTHM, seed, seconds, times: 1, skipped: BTreeSet::new() };
@@ -111,6 +124,9 @@ fn chaos(arguments: &Arguments) -> Result<Verdict, String> {
     let outcome = run(&options, &host)?;
     if let Some(path) = &arguments.history {
         outcome.history.write_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(path) = &arguments.plot {
+        plot::draw(path, &title, &outcome.history).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     for event in outcome.history.events.iter().filter(|event| event.phase != Phase::Invoke) {
         match &event.action {

@@ -72,6 +72,12 @@ impl Harm {
     pub const ALL: [Self; Self::SORTS as usize] = [Self::Processes, Self::Network];
 
     const SORTS: u32 = 2;
+
+    /// What the fault of this number harmed: each sort has its own numbers.
+    #[must_use]
+    pub fn of_fault(number: u32) -> Self {
+        Self::ALL[(number % Self::SORTS) as usize]
+    }
 }
 
 /// The faults of a run.
