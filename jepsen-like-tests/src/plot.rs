@@ -162,7 +162,7 @@ fn draw_head(area: &Panel<'_>, title: &str) -> Outcome {
         (Sign::Line, "acknowledged messages per second".to_owned()),
         (Sign::Bar(Harm::Processes), format!("faults of {}", name(Harm::Processes))),
         (Sign::Bar(Harm::Network), format!("faults of the {}", name(Harm::Network))),
-        (Sign::Hollow, "had no effect".to_owned()),
+        (Sign::Hollow, "no effect, or no end".to_owned()),
     ];
     let style = text(HPos::Left, 13, FontStyle::Normal);
     let mut x = 16;
@@ -210,7 +210,7 @@ fn draw_lanes(area: &Panel<'_>, seconds: Range<f64>, lanes: &[Lane<'_>], spans: 
         .margin_right(RIGHT)
         .x_label_area_size(AXIS)
         .y_label_area_size(LEFT)
-        .build_cartesian_2d(seconds, 0.0..rows.max(1.0))?;
+        .build_cartesian_2d(seconds.clone(), 0.0..rows.max(1.0))?;
     chart
         .configure_mesh()
         .disable_y_mesh()
@@ -230,6 +230,7 @@ fn draw_lanes(area: &Panel<'_>, seconds: Range<f64>, lanes: &[Lane<'_>], spans: 
         };
         let at = (i32::try_from(LEFT - 8)?, i32::try_from(GAP + row * LANE + LANE / 2)?);
         area.draw(&Text::new(words.to_owned(), at, text(HPos::Right, 12, style)))?;
+        chart.draw_series([PathElement::new(vec![(seconds.start, bottom), (seconds.end, bottom)], GRID)])?;
         let bar = |span: &Span<'_>| {
             let end = span.time.end.max(span.time.start + bar_min_s);
             let colour = colour(span.harm);
@@ -276,7 +277,7 @@ mod tests {
             .published("m3", 2)
             .remark(Action::Healed);
         let svg = drawn(&script).expect("drawn");
-        for words in ["seed 7, 3 nodes", "kill-leader", "one-way", "faults of processes", "had no effect"] {
+        for words in ["seed 7, 3 nodes", "kill-leader", "one-way", "faults of processes", "no effect"] {
             assert!(svg.contains(words), "{words}");
         }
         // Of all lines with several points, the one with a point per second is the longest.
