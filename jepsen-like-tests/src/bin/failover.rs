@@ -89,6 +89,9 @@ fn failover(arguments: &Arguments) -> Result<bool, String> {
     for hit in hits {
         let name = hit.fault();
         if let Some((_, why)) = missing.iter().find(|(missing, _)| *missing == name) {
+            if !arguments.only.is_empty() {
+                return Err(format!("fault {name} can't be had here: {why}"));
+            }
             say(&format!("fault {name} skipped: {why}"))?;
             continue;
         }
