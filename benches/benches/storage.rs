@@ -27,7 +27,7 @@ fn group_commit(c: &mut Criterion) {
                 let (done, durable) = std::sync::mpsc::channel();
                 for log in &logs {
                     let done = done.clone();
-                    let id = EntryId { term: 1, leader: 1, index };
+                    let id = EntryId { term: 1, index };
                     let entry = LogEntry { id, kind: EntryKind::Command, body: body.clone() };
                     log.append(vec![entry], Completion::call(move |result| done.send(result).unwrap()));
                 }

@@ -150,6 +150,9 @@ pub enum Action {
         partition: Option<u32>,
         /// What it did to whom.
         detail: String,
+        /// A majority of nodes goes on undisturbed.
+        #[serde(default)]
+        spares_majority: bool,
     },
     /// What the run set out to cover; without it nothing counts as covered.
     Plan(Expected),
@@ -165,6 +168,11 @@ pub enum Action {
         entries: usize,
         /// In what they differ.
         differences: Vec<String>,
+    },
+    /// An invariant of Raft didn't hold at some moment.
+    Invariant {
+        /// Which, when, and how.
+        broken: String,
     },
     /// What a node's processes used at most, and how often they panicked.
     Resources {

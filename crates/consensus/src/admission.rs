@@ -148,7 +148,7 @@ mod tests {
         let log = RaftLog::open(&storage, ReplicaId::new(1), TailCacheLimits::default()).await.expect("a log");
         let admission = admission(storage);
         assert_eq!(admission.disk_keeps_up(), Ok(()));
-        let id = EntryId { term: 1, leader: 1, index: 0 };
+        let id = EntryId { term: 1, index: 0 };
         let entry = LogEntry { id, kind: EntryKind::Command, body: vec![0; 1_000].into() };
         let (done, durable) = tokio::sync::oneshot::channel();
         log.append(vec![entry], Completion::call(move |result| drop(done.send(result))));

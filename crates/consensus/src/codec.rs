@@ -6,32 +6,34 @@ use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
-use openraft::vote::RaftLeaderId;
+use openraft::vote::leader_id_std::CommittedLeaderId;
 use quorate_proto::internal as wire;
 use quorate_storage::{EntryId, EntryKind, LogEntry};
 
-use crate::types::{Command, Entry, LogId, Member, Membership, StoredMembership, Types, Vote};
-
-type LeaderId = openraft::alias::LeaderIdOf<Types>;
+use crate::types::{Command, Entry, LogId, Member, Membership, StoredMembership, Vote};
 
 const FORMAT_VERSION: u8 = 1;
 
 // --- log ids ---
 
 pub(crate) fn log_id_to_entry_id(id: &LogId) -> EntryId {
-    EntryId { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
+    EntryId { term: id.leader_id.term, index: id.index }
 }
 
 pub(crate) fn entry_id_to_log_id(id: EntryId) -> LogId {
-    LogId::new(LeaderId::new(id.term, id.leader), id.index)
+    log_id(id.term, id.index)
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term), index)
 }
 
 pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
-    wire::LogId { term: id.leader_id.term, leader: id.leader_id.node_id, index: id.index }
+    wire::LogId { term: id.leader_id.term, index: id.index }
 }
 
 pub(crate) fn wire_to_log_id(id: wire::LogId) -> LogId {
-    LogId::new(LeaderId::new(id.term, id.leader), id.index)
+    log_id(id.term, id.index)
 }
 
 // --- votes ---
@@ -40,20 +42,20 @@ pub(crate) fn vote_to_bytes(vote: &Vote) -> Bytes {
     let mut out = BytesMut::with_capacity(18);
     out.put_u8(FORMAT_VERSION);
     out.put_u64_le(vote.leader_id.term);
-    out.put_u64_le(vote.leader_id.node_id);
+    out.put_u64_le(vote.leader_id.voted_for);
     out.put_u8(u8::from(vote.committed));
     out.freeze()
 }
 
 pub(crate) fn vote_from_bytes(bytes: &[u8]) -> io::Result<Vote> {
     let mut input = versioned("vote", bytes)?;
-    let (term, node_id, committed) =
+    let (term, voted_for, committed) =
         (u64_le("vote", &mut input)?, u64_le("vote", &mut input)?, byte("vote", &mut input)?);
-    Ok(if committed == 1 { Vote::new_committed(term, node_id) } else { Vote::new(term, node_id) })
+    Ok(if committed == 1 { Vote::new_committed(term, voted_for) } else { Vote::new(term, voted_for) })
 }
 
 pub(crate) fn vote_to_wire(vote: &Vote) -> wire::RaftVote {
-    wire::RaftVote { term: vote.leader_id.term, voted_for: vote.leader_id.node_id, committed: vote.committed }
+    wire::RaftVote { term: vote.leader_id.term, voted_for: vote.leader_id.voted_for, committed: vote.committed }
 }
 
 pub(crate) fn wire_to_vote(vote: wire::RaftVote) -> Vote {
@@ -113,7 +115,6 @@ pub(crate) fn stored_membership_to_bytes(stored: &StoredMembership) -> Bytes {
         Some(id) => {
             out.put_u8(1);
             out.put_u64_le(id.leader_id.term);
-            out.put_u64_le(id.leader_id.node_id);
             out.put_u64_le(id.index);
         }
     }
@@ -127,8 +128,8 @@ pub(crate) fn stored_membership_from_bytes(bytes: &[u8]) -> io::Result<StoredMem
     let log_id = if byte(WHAT, &mut input)? == 0 {
         None
     } else {
-        let (term, node_id, index) = (u64_le(WHAT, &mut input)?, u64_le(WHAT, &mut input)?, u64_le(WHAT, &mut input)?);
-        Some(LogId::new(LeaderId::new(term, node_id), index))
+        let (term, index) = (u64_le(WHAT, &mut input)?, u64_le(WHAT, &mut input)?);
+        Some(log_id(term, index))
     };
     Ok(StoredMembership::new(log_id, membership_from_bytes(input)?))
 }

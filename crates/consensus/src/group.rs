@@ -15,7 +15,7 @@ use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use quorate_model::{ClusterMap, GroupId, IndexSegment, Offset, Replica, ReplicaId, Reply};
-use quorate_storage::{ReadRecordsError, RecordReader, StoredBatch};
+use quorate_storage::{EntryId, ReadRecordsError, RecordReader, StoredBatch};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,9 +24,10 @@ pub use leadership::TransferError;
 
 use crate::admission::Overload;
 use crate::apply::Published;
+use crate::codec;
 use crate::groups::{GroupSpec, LEASE_MS};
 use crate::network::peers::Peers;
-use crate::types::{Command, Raft, Types};
+use crate::types::{Command, LogId, Raft, Types};
 
 /// One replica of one group. Cheap to clone; stays valid while the supervisor rebuilds the group.
 #[derive(Clone)]
@@ -100,6 +101,40 @@ pub struct GroupStatus {
     pub applied_index: u64,
     /// On the leader: entries that each other replica still lacks.
     pub lag: BTreeMap<ReplicaId, u64>,
+}
+
+/// How far a replica has come, entry by entry, for those who watch over Raft's invariants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    /// Current Raft term.
+    pub term: u64,
+    /// It leads in that term.
+    pub leads: bool,
+    /// Index of the last entry in the log.
+    pub last_index: Option<u64>,
+    /// The last entry that it knows to be committed.
+    pub committed: Option<EntryId>,
+    /// The last entry that it has applied.
+    pub applied: Option<EntryId>,
+    /// The last entry of what its newest snapshot stands for.
+    pub snapshot: Option<EntryId>,
+    /// The last entry that is gone from its log.
+    pub purged: Option<EntryId>,
+    /// What its state counts: the same for all replicas that have applied as much.
+    pub counts: Counts,
+}
+
+/// A few numbers that replicas with the same state have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Index of the last entry that is counted.
+    pub applied_index: Option<u64>,
+    /// Offset that the next record will get.
+    pub end: Offset,
+    /// Bytes of all record batches kept, and ever accepted.
+    pub bytes: (u64, u64),
+    /// When the first record behind retention's last mark was proposed.
+    pub open_since_ms: Option<u64>,
 }
 
 /// Why a proposal has no reply.
@@ -330,6 +365,32 @@ impl RaftGroup {
             committed_index: metrics.local_committed.as_ref().map_or(0, |id| id.index),
             applied_index: metrics.last_applied.as_ref().map_or(0, |id| id.index),
             lag: lag.filter(|(replica, _)| *replica != self.inner.replica).collect(),
+        }
+    }
+
+    /// The voters, in the order of placement.
+    #[must_use]
+    pub fn members(&self) -> &[Replica] {
+        &self.inner.members
+    }
+
+    /// How far this replica has come.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let metrics = self.raft().metrics();
+        let metrics = metrics.borrow_watched();
+        let id = |id: &Option<LogId>| id.as_ref().map(codec::log_id_to_entry_id);
+        let Progress { applied_index, end, bytes, appended_bytes, open_since_ms, .. } =
+            *self.inner.published.progress.borrow();
+        Marks {
+            term: metrics.current_term,
+            leads: metrics.state == openraft::ServerState::Leader,
+            last_index: metrics.last_log_index,
+            committed: id(&metrics.local_committed),
+            applied: id(&metrics.last_applied),
+            snapshot: id(&metrics.snapshot),
+            purged: id(&metrics.purged),
+            counts: Counts { applied_index, end, bytes: (bytes, appended_bytes), open_since_ms },
         }
     }
 

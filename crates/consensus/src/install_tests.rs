@@ -18,16 +18,14 @@ use fastrand::Rng;
 use futures::future::{BoxFuture, FutureExt};
 use openraft::EntryPayload;
 use openraft::raft::AppendEntriesRequest;
-use openraft::vote::RaftLeaderId;
+use openraft::vote::leader_id_std::CommittedLeaderId;
 use quorate_model::{Command as ModelCommand, Machine, MachineKind, Offset, PartitionCommand};
 
 use crate::apply::StateMachine;
 use crate::cluster_tests::{Cluster, NODES, PARTITION, PATIENCE, append, replica_of, wait_until_end};
 use crate::retention_tests::ask;
-use crate::types::{Command, Entry, LogId, Raft, Snapshot, SnapshotMeta, StoredMembership, Types, Vote};
+use crate::types::{Command, Entry, LogId, Raft, Snapshot, SnapshotMeta, StoredMembership, Vote};
 use crate::{DetectionSettings, RaftGroup};
-
-type LeaderId = openraft::alias::LeaderIdOf<Types>;
 
 /// A leader with a log of its own, over what the follower had when it was left alone.
 struct MadeUp {
@@ -85,7 +83,7 @@ impl MadeUp {
                 _ => append("x"),
             };
             self.machine.apply(index, &command);
-            self.entries.push((LogId::new(LeaderId::new(self.term, self.replica), index), command));
+            self.entries.push((LogId::new(CommittedLeaderId::new(self.term), index), command));
             self.states.push(self.machine.checkpoint());
         }
     }

@@ -44,5 +44,7 @@ mod types;
 pub use admission::{Admission, AdmissionLimits, Overload, Permit};
 pub use detection::DetectionSettings;
 pub use env::{Accepted, BoxIo, Env, Listener};
-pub use group::{GroupStatus, Leadership, PendingReply, Progress, ProposeError, RaftGroup, ReadError, TransferError};
+pub use group::{
+    Counts, GroupStatus, Leadership, Marks, PendingReply, Progress, ProposeError, RaftGroup, ReadError, TransferError,
+};
 pub use groups::{GroupSpec, GroupsConfig, OpenGroupError, Peer, RaftGroups};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures::stream::{self, Stream, StreamExt};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_storage::{Completion, LogEntry, RaftLog, StateStore, StorageError};
 
 use crate::codec;
@@ -40,6 +41,12 @@ impl LogStore {
             None => self.log.read(start..end, bytes_max).await.map_err(storage_io)?,
         };
         stored.into_iter().map(codec::stored_to_entry).collect()
+    }
+
+    /// Whether the vote is for another replica.
+    fn follows(&self) -> io::Result<bool> {
+        let vote = self.log.vote().map(|bytes| codec::vote_from_bytes(&bytes)).transpose()?;
+        Ok(vote.is_some_and(|vote| vote.leader_id.voted_for != self.log.replica().get()))
     }
 
     /// The indices that the log holds.
@@ -159,6 +166,11 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<LogEntry> = entries.into_iter().map(codec::entry_to_stored).collect();
+        if is_planted(Bug::FollowersDoNotSync) && self.follows()? {
+            self.log.append(entries, Completion::None);
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         let done = Completion::call(move |result| callback.io_completed(result.map_err(storage_io)));
         self.log.append(entries, done);
         Ok(())

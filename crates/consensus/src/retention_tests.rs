@@ -310,7 +310,7 @@ async fn one_replica(storage: &Storage, entries: u64) -> (RaftLog, StateStore) {
     let log = RaftLog::open(storage, REPLICA, TailCacheLimits::default()).await.unwrap();
     let body = |index| if index == 0 { append("x") } else { Bytes::new() };
     let kind = |index| if index == 0 { EntryKind::Command } else { EntryKind::Blank };
-    let entry = |index| LogEntry { id: EntryId { term: 1, leader: 5, index }, kind: kind(index), body: body(index) };
+    let entry = |index| LogEntry { id: EntryId { term: 1, index }, kind: kind(index), body: body(index) };
     log.append((0..entries).map(entry).collect(), Completion::None);
     (log, StateStore::new(storage, REPLICA))
 }
@@ -322,7 +322,7 @@ async fn the_log_store_purges_only_what_may_go() {
     let (log, state) = one_replica(&storage, 10).await;
     let cut = Arc::new(Cut::default());
     let mut store = LogStore::new(log.clone(), state, Arc::clone(&cut));
-    let id = |index| crate::codec::entry_id_to_log_id(EntryId { term: 1, leader: 5, index });
+    let id = |index| crate::codec::entry_id_to_log_id(EntryId { term: 1, index });
     let refused = store.purge(id(3)).await.unwrap_err();
     assert!(refused.to_string().contains("asked to purge the log up to 3"), "{refused}");
     cut.set(Some(CutPoint { index: 3, log_start: None }));
@@ -344,7 +344,7 @@ async fn a_purged_log_is_opened_only_with_its_checkpoint() {
     let open = || StateMachine::open(kind, log.clone(), state.clone(), Arc::default(), Arc::new(Published::new(kind)));
     let mut machine = open().await.unwrap();
     assert!(machine.get_current_snapshot().await.unwrap().is_none());
-    log.purge(EntryId { term: 1, leader: 5, index: 3 });
+    log.purge(EntryId { term: 1, index: 3 });
     let error = open().await.err().unwrap();
     assert_eq!(error.to_string(), "the log was purged to 3 without a checkpoint");
 }

@@ -14,9 +14,13 @@ openraft::declare_raft_types!(
         R = Option<Reply>,
         NodeId = u64,
         Node = Member,
+        LeaderId = LeaderId,
         AsyncRuntime = SeedableRuntime,
 );
 
+/// One leader a term, as in the Raft paper: whoever compares terms compares leaders. openraft's other kind, its default,
+/// lets a term have several (ADR 0014).
+pub(crate) type LeaderId = openraft::vote::leader_id_std::LeaderId<u64, u64>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::alias::EntryOf<Types>;

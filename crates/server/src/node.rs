@@ -106,6 +106,12 @@ impl Node {
         &self.addresses
     }
 
+    /// Its replicas, for whoever watches over them from within the process.
+    #[must_use]
+    pub fn groups(&self) -> &RaftGroups {
+        &self.groups
+    }
+
     /// Resolves when the node can't go on, with the reason. The process should end: what a failed disk holds is
     /// unknown to it. Never resolves otherwise.
     pub async fn failed(&self) -> NodeFailure {

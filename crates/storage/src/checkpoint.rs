@@ -18,7 +18,7 @@ pub struct Checkpoint {
 const CHECKPOINT_FORMAT: u8 = 1;
 
 impl Checkpoint {
-    /// `[format u8][applied? u8][entry id 24, if applied][membership length u32][membership][machine]`
+    /// `[format u8][applied? u8][entry id 16, if applied][membership length u32][membership][machine]`
     pub(crate) fn to_row(&self) -> Bytes {
         let mut row = BytesMut::with_capacity(30 + self.membership.len() + self.machine.len());
         row.put_u8(CHECKPOINT_FORMAT);
@@ -68,11 +68,11 @@ mod tests {
     #[test]
     fn the_row_of_a_checkpoint_is_fixed_for_ever() {
         let checkpoint = Checkpoint {
-            last_applied: Some(EntryId { term: 1, leader: 2, index: 3 }),
+            last_applied: Some(EntryId { term: 1, index: 3 }),
             membership: Bytes::from_static(b"mm"),
             machine: Bytes::from_static(b"state"),
         };
-        let id = [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
+        let id = [1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0];
         let golden = [&[1, 1][..], &id, &[2, 0, 0, 0], b"mm", b"state"].concat();
         assert_eq!(checkpoint.to_row(), golden);
     }
@@ -80,10 +80,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_checkpoint_survives_its_row(
-            id: Option<(u64, u64, u64)>, membership: Vec<u8>, machine: Vec<u8>,
+            id: Option<(u64, u64)>, membership: Vec<u8>, machine: Vec<u8>,
         ) {
             let checkpoint = Checkpoint {
-                last_applied: id.map(|(term, leader, index)| EntryId { term, leader, index }),
+                last_applied: id.map(|(term, index)| EntryId { term, index }),
                 membership: membership.into(),
                 machine: machine.into(),
             };

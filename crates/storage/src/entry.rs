@@ -3,38 +3,30 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::engine::Table;
 use crate::error::StorageError;
 
-/// Names one log entry: the leader that proposed it and its place.
+/// Names one log entry. A term has one leader at most, and so one entry at an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EntryId {
     /// The term in which it was proposed.
     pub term: u64,
-    /// The replica that proposed it.
-    pub leader: u64,
     /// Its place in the log, from 0.
     pub index: u64,
 }
 
 impl EntryId {
-    pub(crate) const BYTES: usize = 24;
+    pub(crate) const BYTES: usize = 16;
 
-    /// Three little-endian integers: term, leader, index.
+    /// Two little-endian integers: term, index.
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.term.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.leader.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.index.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.index.to_le_bytes());
         bytes
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<EntryId> {
         let (term, rest) = bytes.split_first_chunk()?;
-        let (leader, rest) = rest.split_first_chunk()?;
         let index = rest.try_into().ok()?;
-        Some(EntryId {
-            term: u64::from_le_bytes(*term),
-            leader: u64::from_le_bytes(*leader),
-            index: u64::from_le_bytes(index),
-        })
+        Some(EntryId { term: u64::from_le_bytes(*term), index: u64::from_le_bytes(index) })
     }
 }
 
@@ -75,8 +67,8 @@ pub struct LogEntry {
 
 /// First byte of every log row, so that a later layout can be told from this one.
 const ENTRY_FORMAT: u8 = 1;
-/// Format, kind, term, leader. The index is in the key.
-const HEADER_BYTES: usize = 18;
+/// Format, kind, term. The index is in the key.
+const HEADER_BYTES: usize = 10;
 
 impl LogEntry {
     /// The row's value, and the same entry with its body sliced out of that value: the writer and
@@ -86,7 +78,6 @@ impl LogEntry {
         row.put_u8(ENTRY_FORMAT);
         row.put_u8(self.kind as u8);
         row.put_u64_le(self.id.term);
-        row.put_u64_le(self.id.leader);
         row.put_slice(&self.body);
         let row = row.freeze();
         let body = row.slice(HEADER_BYTES..);
@@ -101,12 +92,9 @@ impl LogEntry {
             return Err(malformed("unknown entry format"));
         }
         let kind = EntryKind::from_byte(header[1]).ok_or(malformed("unknown entry kind"))?;
-        let number = |at: usize| {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(&header[at..at + 8]);
-            u64::from_le_bytes(bytes)
-        };
-        let id = EntryId { term: number(2), leader: number(10), index };
+        let mut term = [0; 8];
+        term.copy_from_slice(&header[2..]);
+        let id = EntryId { term: u64::from_le_bytes(term), index };
         Ok(LogEntry { id, kind, body: row.slice(HEADER_BYTES..) })
     }
 
@@ -123,10 +111,10 @@ mod tests {
 
     #[test]
     fn the_row_of_an_entry_is_fixed_for_ever() {
-        let id = EntryId { term: 3, leader: 0x0102, index: 9 };
+        let id = EntryId { term: 3, index: 9 };
         let entry = LogEntry { id, kind: EntryKind::Command, body: Bytes::from_static(b"abc") };
         let (row, shared) = entry.clone().into_row();
-        let golden = [&[1, 1, 3, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0][..], b"abc"].concat();
+        let golden = [&[1, 1, 3, 0, 0, 0, 0, 0, 0, 0][..], b"abc"].concat();
         assert_eq!(row, golden);
         assert_eq!(shared, entry);
         assert_eq!(LogEntry::from_row(9, &row).unwrap(), entry);
@@ -136,8 +124,8 @@ mod tests {
     fn rows_that_are_not_entries_are_refused() {
         for (row, why) in [
             (vec![1, 1, 0], "shorter than its header"),
-            ([vec![2, 1], vec![0; 16]].concat(), "unknown entry format"),
-            ([vec![1, 3], vec![0; 16]].concat(), "unknown entry kind"),
+            ([vec![2, 1], vec![0; 8]].concat(), "unknown entry format"),
+            ([vec![1, 3], vec![0; 8]].concat(), "unknown entry kind"),
         ] {
             let error = LogEntry::from_row(0, &Bytes::from(row)).unwrap_err();
             assert_eq!(error, StorageError::malformed(Table::Log, why));
@@ -146,8 +134,8 @@ mod tests {
 
     #[test]
     fn an_entry_id_survives_its_bytes() {
-        let id = EntryId { term: u64::MAX, leader: 7, index: 1 << 40 };
+        let id = EntryId { term: u64::MAX, index: 1 << 40 };
         assert_eq!(EntryId::from_bytes(&id.to_bytes()), Some(id));
-        assert_eq!(EntryId::from_bytes(&id.to_bytes()[..23]), None);
+        assert_eq!(EntryId::from_bytes(&id.to_bytes()[..15]), None);
     }
 }

@@ -193,12 +193,7 @@ impl RaftLog {
             }
             done.run(result);
         });
-        let follows = || state.bounds.last.is_some_and(|last| last.leader != self.replica.get());
-        if is_planted(Bug::FollowersDoNotSync) && follows() {
-            self.storage.write_ordered(ops, completion);
-        } else {
-            self.storage.write(ops, completion);
-        }
+        self.storage.write(ops, completion);
     }
 
     /// Removes every entry after `last`, or all of them. Nothing happens if the log ends there already.

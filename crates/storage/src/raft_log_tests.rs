@@ -25,7 +25,7 @@ async fn log_on(storage: &Storage) -> RaftLog {
 }
 
 fn id(term: u64, index: u64) -> EntryId {
-    EntryId { term, leader: 1, index }
+    EntryId { term, index }
 }
 
 fn entries(term: u64, indices: Range<u64>) -> Vec<LogEntry> {

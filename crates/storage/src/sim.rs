@@ -7,9 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use quorate_model::ReplicaId;
 
 use crate::engine::{Direction, Durability, LogDevice, RowOp, RowReader, ScanLimit, Table};
+use crate::entry::{EntryId, LogEntry};
 use crate::error::{OpenError, StorageError};
+use crate::keys;
 use crate::storage::{EngineControl, Storage};
 
 /// A disk in memory that can lose power. It outlives the node that uses it; cloning gives another
@@ -92,6 +95,17 @@ impl SimDisk {
     /// is dead.
     pub fn kill(&self) {
         self.lock().detach();
+    }
+
+    /// Whether a power loss now would leave an entry of a replica's log, or what stands for the beginning of the log that
+    /// held it. The disk may be in use.
+    pub fn would_keep(&self, replica: ReplicaId, id: EntryId) -> bool {
+        let disk = self.lock();
+        let row = |table, key: Vec<u8>| disk.synced.get(&(table, Bytes::from(key)));
+        let purged = row(Table::Raft, keys::purged(replica)).and_then(|row| EntryId::from_bytes(row));
+        let entry = row(Table::Log, keys::entry(replica, id.index));
+        let entry = entry.and_then(|row| LogEntry::from_row(id.index, row).ok());
+        purged.is_some_and(|purged| purged.index >= id.index) || entry.is_some_and(|entry| entry.id == id)
     }
 
     /// Lets `commits` more commits succeed; the one after them fails, and what it leaves is unknown.

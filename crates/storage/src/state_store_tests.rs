@@ -114,7 +114,7 @@ async fn the_last_checkpoint_counts() {
 
 fn checkpoint(index: u64) -> Checkpoint {
     Checkpoint {
-        last_applied: Some(EntryId { term: 1, leader: 2, index }),
+        last_applied: Some(EntryId { term: 1, index }),
         membership: Bytes::from_static(b"m"),
         machine: Bytes::from(vec![1; 100]),
     }
@@ -122,8 +122,7 @@ fn checkpoint(index: u64) -> Checkpoint {
 
 async fn log_of(storage: &Storage, entries: u64) -> RaftLog {
     let log = RaftLog::open(storage, REPLICA, TailCacheLimits::default()).await.unwrap();
-    let entry =
-        |index| LogEntry { id: EntryId { term: 1, leader: 2, index }, kind: EntryKind::Blank, body: Bytes::new() };
+    let entry = |index| LogEntry { id: EntryId { term: 1, index }, kind: EntryKind::Blank, body: Bytes::new() };
     log.append((0..entries).map(entry).collect(), Completion::None);
     log
 }

@@ -274,7 +274,7 @@ mod tests {
     fn entries(range: Range<u64>) -> Vec<LogEntry> {
         range
             .map(|index| {
-                let id = EntryId { term: 1, leader: 1, index };
+                let id = EntryId { term: 1, index };
                 LogEntry { id, kind: EntryKind::Command, body: Bytes::from(vec![0; 100]) }
             })
             .collect()

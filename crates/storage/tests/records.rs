@@ -43,7 +43,7 @@ impl Partition {
     fn entry(&mut self, kind: EntryKind, body: &Bytes) {
         let index = self.next_index;
         self.next_index += 1;
-        let id = EntryId { term: 1, leader: 1, index };
+        let id = EntryId { term: 1, index };
         self.log.append(vec![LogEntry { id, kind, body: body.clone() }], Completion::None);
         let changes = match kind {
             EntryKind::Command => self.machine.apply(index, body).changes,
@@ -198,7 +198,7 @@ async fn a_time_is_found_as_a_search_from_the_start_would() {
 async fn purged_records_are_before_the_start() {
     let partition = filled(5, 300).await;
     let index = partition.next_index / 2;
-    partition.log.purge(EntryId { term: 1, leader: 1, index });
+    partition.log.purge(EntryId { term: 1, index });
     let error = partition.reader().read(Offset::new(0), &partition.open(), 1).await.unwrap_err();
     assert!(matches!(error, ReadRecordsError::BeforeLogStart { offset } if offset == Offset::new(0)), "{error}");
     let last = partition.end() - 1;

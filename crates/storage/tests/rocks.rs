@@ -20,7 +20,7 @@ fn open(dir: &Path) -> Result<Storage, OpenError> {
 
 fn entries(count: u64) -> Vec<LogEntry> {
     let entry = |index| LogEntry {
-        id: EntryId { term: 1, leader: 1, index },
+        id: EntryId { term: 1, index },
         kind: EntryKind::Command,
         body: Bytes::from(vec![b'x'; 5000]),
     };
@@ -150,5 +150,5 @@ async fn a_folder_of_another_layout_is_refused() {
     storage.commit(vec![layout]).await.unwrap();
     storage.close().await;
     let error = open(dir.path()).err().unwrap();
-    assert!(matches!(error, OpenError::Layout { found: 9, supported: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::Layout { found: 9, supported: 2, .. }), "{error}");
 }

@@ -8,9 +8,22 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Debian packages that building RocksDB needs: a C++ compiler, libclang for its bindings, and a
-/// compiler cache, because its C++ takes minutes.
-const PACKAGES: [&str; 6] = ["libclang-dev", "clang", "g++", "ccache", "pkg-config", "make"];
+/// Debian packages. Building RocksDB needs a C++ compiler, libclang for its bindings, and a compiler cache, because its
+/// C++ takes minutes; faults of the real world need networks, disks, clocks and system calls that can be meddled with.
+const PACKAGES: [&str; 12] = [
+    "libclang-dev",
+    "clang",
+    "g++",
+    "ccache",
+    "pkg-config",
+    "make",
+    "iproute2",
+    "nftables",
+    "ethtool",
+    "strace",
+    "faketime",
+    "e2fsprogs",
+];
 
 /// Where Debian's ccache keeps compilers that go through it. First in PATH, they are found without
 /// setting CC or CXX, which would change the build's fingerprint.
@@ -176,8 +189,12 @@ mod tests {
 
     #[test]
     fn only_installed_packages_count_as_there() {
-        let listing = "clang installed\ng++ installed\nccache config-files\nmake installed\npkg-config installed\n";
-        assert_eq!(not_installed(listing), ["libclang-dev", "ccache"]);
+        let listing = PACKAGES.map(|package| match package {
+            "libclang-dev" => String::new(),
+            "ccache" => "ccache config-files\n".to_owned(),
+            package => format!("{package} installed\n"),
+        });
+        assert_eq!(not_installed(&listing.concat()), ["libclang-dev", "ccache"]);
     }
 
     #[test]

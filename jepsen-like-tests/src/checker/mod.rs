@@ -4,11 +4,13 @@
 //! covered what it set out to cover; otherwise it is *unknown*.
 
 mod aborted;
+mod available;
 mod consistent;
 mod contiguous;
 mod coverage;
 mod duplicate;
 mod ended;
+mod invariants;
 mod lost;
 mod operations;
 mod order;
@@ -83,13 +85,21 @@ pub fn judge(history: &History) -> Verdict {
     let operations = Operations::of(history);
     let of_history = PROPERTIES.iter().map(|(property, check)| (*property, check(&operations)));
     let others = [
+        (
+            "available: while a majority is undisturbed, every partition acknowledges",
+            available::check(history, &operations),
+        ),
         ("broken: no node gives up", unbroken::check(history)),
         ("registers: topics are made, changed and removed in one order", registers::check(history)),
         (
             "recreated: a topic has all that was published to it, and nothing of its predecessors",
             recreated::check(history),
         ),
-        ("replicas: all replicas of a group hold the same log", replicas::check(history)),
+        ("invariants: Raft's hold at every moment", invariants::check(history)),
+        (
+            "replicas: all replicas of a group hold the same log, and make the same state of it",
+            replicas::check(history),
+        ),
         ("resources: no node panics or uses more than it should", resources::check(history)),
     ];
     let violations: Vec<Violation> = of_history

@@ -7,7 +7,7 @@ use crate::history::Phase;
 
 /// Time from the end of the last fault to the first acknowledgement of each partition: noticing a dead connection
 /// (2.5 s), dialling again (up to 2 s apart), an election or two, and a margin of the same size.
-const BOUND_MS: u64 = 15_000;
+pub(super) const BOUND_MS: u64 = 15_000;
 
 pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
     let Some((healed_at, healed_ms)) = operations.healed else { return Vec::new() };

@@ -1,4 +1,5 @@
-//! After everything has come to rest, all replicas of a group hold the same log.
+//! After everything has come to rest, all replicas of a group hold the same log, and a restart would make the same state
+//! of it on each: of the newest checkpoint, and of the log behind it.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,8 @@ pub struct GroupLogs {
     pub group: String,
     /// By node: the entries by index.
     pub replicas: BTreeMap<u64, BTreeMap<u64, LogLine>>,
+    /// By node: a hash of the state after the last entry.
+    pub states: BTreeMap<u64, u64>,
 }
 
 /// One entry of a log.
@@ -58,6 +61,15 @@ fn differences(group: &GroupLogs) -> Vec<String> {
             ));
         }
     }
+    let mut states = group.states.iter();
+    if found.is_empty()
+        && let Some((first_node, first)) = states.next()
+    {
+        let others = states.filter(|(_, state)| *state != first);
+        found.extend(others.map(|(node, state)| {
+            format!("{}: the state is {first:016x} on node {first_node} and {state:016x} on node {node}", group.group)
+        }));
+    }
     found
 }
 
@@ -67,6 +79,8 @@ fn described(line: Option<&LogLine>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::{GroupLogs, LogLine, check};
     use crate::checker::script::Script;
 
@@ -75,8 +89,11 @@ mod tests {
             (0..).zip(lines.iter().map(|(term, content)| LogLine { term: *term, content: *content })).collect()
         };
         let replicas = (1..).zip(logs.iter().map(|lines| log(lines))).collect();
-        let compared = GroupLogs { group: "g".to_owned(), replicas }.compared();
-        check(&Script::new().remark(compared).history()).len()
+        told(&GroupLogs { group: "g".to_owned(), replicas, states: BTreeMap::new() })
+    }
+
+    fn told(logs: &GroupLogs) -> usize {
+        check(&Script::new().remark(logs.compared()).history()).len()
     }
 
     #[test]
@@ -86,5 +103,16 @@ mod tests {
         assert_eq!(complaints(&[&[(1, 7), (2, 8)], &[(1, 7), (3, 8)]]), 1, "another term");
         assert_eq!(complaints(&[&[(1, 7), (2, 8)], &[(1, 7)]]), 1, "an entry too few");
         assert_eq!(complaints(&[&[(1, 7)], &[(1, 7)], &[]]), 1, "an empty log");
+    }
+
+    #[test]
+    fn equal_logs_make_equal_states() {
+        let logs = |states: [(u64, u64); 3]| GroupLogs {
+            group: "g".to_owned(),
+            replicas: BTreeMap::new(),
+            states: states.into(),
+        };
+        assert_eq!(told(&logs([(1, 7), (2, 7), (3, 7)])), 0);
+        assert_eq!(told(&logs([(1, 7), (2, 8), (3, 7)])), 1);
     }
 }

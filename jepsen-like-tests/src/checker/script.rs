@@ -69,11 +69,32 @@ impl Script {
     }
 
     pub(crate) fn fault(self, fault: &str, phase: Phase) -> Self {
-        self.fault_begins(0, fault, None).fault_ends(phase)
+        let op = self.recorder.invoke("nemesis", a_fault(fault, false));
+        self.recorder.end(&op, phase, a_fault(fault, false));
+        self
     }
 
+    /// A fault that begins.
+    pub(crate) fn begin_fault(&self, spares_majority: bool) -> Op {
+        self.recorder.invoke("nemesis", a_fault("a fault", spares_majority))
+    }
+
+    pub(crate) fn end_fault(self, fault: &Op) -> Self {
+        self.recorder.end(fault, Phase::Ok, a_fault("a fault", false));
+        self
+    }
+
+    /// An operation of another kind that begins and ends.
+    pub(crate) fn end_of(self, action: impl Fn() -> Action, phase: Phase) -> Self {
+        let op = self.recorder.invoke("setup", action());
+        self.recorder.end(&op, phase, action());
+        self
+    }
+
+    /// A fault that aims at a partition, perhaps, and lasts until [`Self::fault_ends`].
     pub(crate) fn fault_begins(mut self, number: u32, fault: &str, partition: Option<u32>) -> Self {
-        let action = Action::Fault { number, fault: fault.to_owned(), partition, detail: "n1".to_owned() };
+        let detail = "n1".to_owned();
+        let action = Action::Fault { number, fault: fault.to_owned(), partition, detail, spares_majority: false };
         self.fault = Some((self.recorder.invoke("nemesis", action.clone()), action));
         self
     }
@@ -97,4 +118,8 @@ impl Script {
     pub(crate) fn complaints(&self, check: impl Fn(&Operations<'_>) -> Vec<String>) -> usize {
         check(&Operations::of(&self.history())).len()
     }
+}
+
+fn a_fault(fault: &str, spares_majority: bool) -> Action {
+    Action::Fault { number: 0, fault: fault.to_owned(), partition: None, detail: "n1".to_owned(), spares_majority }
 }

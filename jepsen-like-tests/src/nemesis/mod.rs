@@ -56,6 +56,8 @@ pub struct Kind<W> {
     pub begin: Begin<W>,
     /// How long it lasts.
     pub lasts_ms: RangeInclusive<u64>,
+    /// A majority of nodes goes on undisturbed.
+    pub spares_majority: bool,
 }
 
 /// What a fault harms.
@@ -131,8 +133,8 @@ pub struct Nemesis<W> {
 
 struct Active<W> {
     kind: Kind<W>,
-    number: u32,
-    detail: String,
+    /// As it began.
+    action: Action,
     fault: Box<dyn Fault<W>>,
     op: Op,
     until_ms: u64,
@@ -193,10 +195,17 @@ impl<W: World> Nemesis<W> {
             return Ok(());
         }
         let mut rng = Rng::with_seed(self.seed ^ u64::from(number).rotate_left(16));
+        let spares_majority = kind.spares_majority && world.is_complete();
         let (fault, detail) = (kind.begin)(world, &mut rng).map_err(|error| format!("fault {}: {error}", kind.name))?;
-        let action = describe(number, &kind, fault.as_ref(), detail.clone());
-        let op = self.recorder.invoke("nemesis", action);
-        self.active = Some(Active { kind, number, detail, fault, op, until_ms });
+        let action = Action::Fault {
+            number,
+            fault: kind.name.to_owned(),
+            partition: fault.partition(),
+            detail,
+            spares_majority,
+        };
+        let op = self.recorder.invoke("nemesis", action.clone());
+        self.active = Some(Active { kind, action, fault, op, until_ms });
         Ok(())
     }
 
@@ -222,10 +231,10 @@ impl<W: World> Nemesis<W> {
             active.fault.end(world).map_err(|error| format!("end of fault {}: {error}", active.kind.name))?;
         let phase = if took_effect { Phase::Ok } else { Phase::Fail };
         let outcome = active.fault.outcome();
-        let separator = if outcome.is_empty() { "" } else { ": " };
-        let detail = format!("{}{separator}{outcome}", active.detail);
-        let action = describe(active.number, &active.kind, active.fault.as_ref(), detail);
-        self.recorder.end(&active.op, phase, action);
+        if let (Action::Fault { detail, .. }, false) = (&mut active.action, outcome.is_empty()) {
+            *detail = format!("{detail}: {outcome}");
+        }
+        self.recorder.end(&active.op, phase, active.action);
         if !took_effect {
             // Such as packets kept back to a node that wasn't up: it comes again when the others have had their turn.
             self.bag.insert(0, active.kind);
@@ -235,11 +244,6 @@ impl<W: World> Nemesis<W> {
         self.next_ms = world.now_ms() + self.pause_ms();
         Ok(())
     }
-}
-
-/// A fault, for the history.
-fn describe<W>(number: u32, kind: &Kind<W>, fault: &dyn Fault<W>, detail: String) -> Action {
-    Action::Fault { number, fault: kind.name.to_owned(), partition: fault.partition(), detail }
 }
 
 // Derived, these would ask the same of `W`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Outcome, SIMULATED, play};
 use crate::checker::judge;
-use crate::history::Recorder;
+use crate::history::{Action, Recorder};
 use crate::nemesis::{Kind, Rhythm, Schedule};
 use crate::trace::Trace;
 use crate::workload::Job;
@@ -59,7 +59,9 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
         skipped: options.skipped.clone(),
     };
 
-    if play(&mut world, &recorder, (options.job, &load), &schedule, &SIMULATED) {
+    let at_end = play(&mut world, &recorder, (options.job, &load), &schedule, &SIMULATED);
+    world.broken_invariants().into_iter().for_each(|broken| recorder.remark("world", Action::Invariant { broken }));
+    if at_end {
         world.into_logs()?.iter().for_each(|group| recorder.remark("world", group.compared()));
     }
     let history = recorder.history();

@@ -1,9 +1,9 @@
-//! What the disks hold after a run: the log of every replica, by group.
+//! What the disks hold after a run: the log of every replica, by group, and the state that a restart would make of it.
 
 use std::collections::BTreeMap;
 
 use quorate_model::{ClusterMap, Machine, MachineKind, NodeId, Replica, ReplicaId};
-use quorate_storage::{EntryKind, LogEntry, RaftLog, Storage, StorageError, TailCacheLimits};
+use quorate_storage::{EntryKind, LogEntry, RaftLog, StateStore, Storage, StorageError, TailCacheLimits};
 
 use crate::checker::{GroupLogs, LogLine};
 use crate::trace::hash;
@@ -23,28 +23,65 @@ pub(crate) fn read(nodes: &[u64], open: impl Fn(u64) -> Result<Storage, String>)
 async fn all(storages: &BTreeMap<NodeId, Storage>) -> Result<Vec<GroupLogs>, String> {
     let metadata: Vec<Replica> =
         storages.keys().map(|node| Replica { id: ReplicaId::of_metadata_voter(*node), node: *node }).collect();
-    let mut groups = vec![group("metadata", &metadata, storages).await?];
+    let mut groups = vec![group("metadata", MachineKind::Meta, &metadata, storages).await?];
     let map = cluster_map(storages).await.map_err(|error| error.to_string())?;
     for topic in map.topics.values() {
         for (id, state) in topic.partition_ids() {
             let label = format!("{}/{}", topic.name, id.index);
-            groups.push(group(&label, &state.replicas, storages).await?);
+            groups.push(group(&label, MachineKind::Partition(id), &state.replicas, storages).await?);
         }
     }
     Ok(groups)
 }
 
-async fn group(label: &str, replicas: &[Replica], storages: &BTreeMap<NodeId, Storage>) -> Result<GroupLogs, String> {
-    let mut logs = BTreeMap::new();
+async fn group(
+    label: &str,
+    kind: MachineKind,
+    replicas: &[Replica],
+    storages: &BTreeMap<NodeId, Storage>,
+) -> Result<GroupLogs, String> {
+    let mut group = GroupLogs { group: label.to_owned(), replicas: BTreeMap::new(), states: BTreeMap::new() };
     for replica in replicas {
         let Some(storage) = storages.get(&replica.node) else { continue };
+        let broken = |error: String| format!("{label} on node {}: {error}", replica.node);
+        let mut machine = restored(storage, replica.id, kind).await.map_err(broken)?;
         let mut lines = BTreeMap::new();
-        let each = |entry: &LogEntry| _ = lines.insert(entry.id.index, line(entry));
-        let read = each_entry(storage, replica.id, each).await;
-        read.map_err(|error| format!("{label} on node {}: {error}", replica.node))?;
-        logs.insert(replica.node.get(), lines);
+        let each = |entry: &LogEntry| {
+            machine.go_on(entry);
+            lines.insert(entry.id.index, line(entry));
+        };
+        each_entry(storage, replica.id, each).await.map_err(|error| broken(error.to_string()))?;
+        group.replicas.insert(replica.node.get(), lines);
+        group.states.insert(replica.node.get(), hash(&machine.machine.checkpoint()));
     }
-    Ok(GroupLogs { group: label.to_owned(), replicas: logs })
+    Ok(group)
+}
+
+/// A machine, and the index from which on the log still has to be applied to it.
+struct Restored {
+    machine: Machine,
+    next: u64,
+}
+
+/// What a restart of a replica begins with.
+async fn restored(storage: &Storage, replica: ReplicaId, kind: MachineKind) -> Result<Restored, String> {
+    let checkpoint = StateStore::new(storage, replica).load_checkpoint().await.map_err(|error| error.to_string())?;
+    let Some(checkpoint) = checkpoint else { return Ok(Restored { machine: Machine::new(kind), next: 0 }) };
+    let machine = Machine::restore(kind, &checkpoint.machine).map_err(|error| error.to_string())?;
+    Ok(Restored { machine, next: checkpoint.last_applied.map_or(0, |last| last.index + 1) })
+}
+
+impl Restored {
+    fn go_on(&mut self, entry: &LogEntry) {
+        let index = entry.id.index;
+        if index < self.next {
+            return;
+        }
+        match entry.kind {
+            EntryKind::Command => _ = self.machine.apply(index, &entry.body),
+            EntryKind::Blank | EntryKind::Membership => _ = self.machine.skip(index),
+        }
+    }
 }
 
 fn line(entry: &LogEntry) -> LogLine {

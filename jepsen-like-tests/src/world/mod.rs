@@ -14,6 +14,11 @@ pub trait World {
     /// Time since the world began.
     fn now_ms(&self) -> u64;
 
+    /// Whether no node is away for good.
+    fn is_complete(&self) -> bool {
+        true
+    }
+
     /// How its processes reach the cluster.
     fn access(&self) -> Access;
 

@@ -149,5 +149,5 @@ impl Log {
 }
 
 fn id(index: u64) -> EntryId {
-    EntryId { term: TERM, leader: 1, index }
+    EntryId { term: TERM, index }
 }

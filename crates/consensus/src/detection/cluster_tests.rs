@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use openraft::raft::VoteRequest;
 use quorate_model::NodeId;
+use quorate_storage::EntryId;
 
 use super::DetectionSettings;
-use crate::cluster_tests::{Cluster, NODES, PATIENCE, contents, wait_until_end};
+use crate::cluster_tests::{Cluster, NODES, PATIENCE, contents, replica_of, wait_until_end};
+use crate::codec;
+use crate::types::Vote;
 
 impl Cluster {
     fn others(leader: u64) -> [u64; 2] {
@@ -145,4 +149,21 @@ async fn a_leader_that_restarts_unnoticed_without_its_last_entries_is_replaced()
     cluster.publish_somewhere("after").await;
     wait_until_end(&cluster.group(leader), 3).await;
     assert_eq!(contents(&cluster.group(leader)).await[..2], ["everywhere", "on the followers"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vote_is_given_once_a_term() {
+    let cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let [voter, other] = Cluster::others(leader);
+    let voter = cluster.group(voter);
+    let term = voter.leadership().term + 10;
+    let longer_log = codec::entry_id_to_log_id(EntryId { term, index: 100 });
+    let (low, high) = (leader.min(other), leader.max(other));
+    for (candidate, granted) in [(low, true), (high, false), (low, true)] {
+        voter.drop_lease().await;
+        let vote = Vote::new(term, replica_of(candidate).id.get());
+        let answer = voter.raft().vote(VoteRequest::new(vote, Some(longer_log))).await.unwrap();
+        assert_eq!(answer.vote_granted, granted, "{candidate}: {answer:?}");
+    }
 }

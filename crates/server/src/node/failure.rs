@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_report_of_a_group_has_the_reason_of_the_storage_error_in_it() {
         let detail = || "as the engine says".to_owned();
-        let (replica, applied) = (ReplicaId::new(1), EntryId { term: 1, leader: 1, index: 7 });
+        let (replica, applied) = (ReplicaId::new(1), EntryId { term: 1, index: 7 });
         let errors = [
             StorageError::Corruption { detail: detail() },
             StorageError::DiskFull { detail: detail() },

@@ -22,7 +22,7 @@ use crate::keys;
 use crate::storage::EngineControl;
 
 /// The version of all that `docs/data-layout.md` describes.
-const LAYOUT_VERSION: u8 = 1;
+const LAYOUT_VERSION: u8 = 2;
 
 /// What a storage is put together from.
 pub(crate) struct RocksParts {

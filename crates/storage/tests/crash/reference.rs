@@ -93,7 +93,7 @@ impl Reference {
             80..86 if applied > self.purged => Op::Purge(applied.unwrap()),
             86..88 => {
                 let index = last.map_or(0, |last| last.index + rng.u64(1..10));
-                Op::InstallCheckpoint(random_checkpoint(rng, EntryId { term: 9, leader: 3, index }))
+                Op::InstallCheckpoint(random_checkpoint(rng, EntryId { term: 9, index }))
             }
             _ => Op::PutSegment(self.next_segment(rng)),
         }
@@ -107,7 +107,7 @@ impl Reference {
             let kind = rng.choice([EntryKind::Blank, EntryKind::Command, EntryKind::Membership]).unwrap();
             // Some bodies become blobs in the real engine, some don't.
             let body = if kind == EntryKind::Command { random_bytes(rng, 0..=3000) } else { Bytes::new() };
-            LogEntry { id: EntryId { term, leader: 2, index }, kind, body }
+            LogEntry { id: EntryId { term, index }, kind, body }
         };
         (first..).take(count).map(entry).collect()
     }

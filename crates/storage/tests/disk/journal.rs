@@ -48,7 +48,7 @@ pub(crate) fn entry(replica: ReplicaId, index: u64) -> LogEntry {
 }
 
 pub(crate) fn id(index: u64) -> EntryId {
-    EntryId { term: 1, leader: 1, index }
+    EntryId { term: 1, index }
 }
 
 /// Votes rise, so that an older one is told from a newer one.

@@ -114,18 +114,16 @@ pub(crate) const ROWS: &[Row] = &[
         "assertion `left == right` failed",
         120,
     ),
-    test("followers-do-not-sync", CRASH, PREFIX, 60),
     simulation(
         "followers-do-not-sync",
         (SEEDS, &["--workload", "log", "--faults", "blackout", "--seconds", "40"]),
-        "lost write:",
+        "CommittedOnQuorum",
         60,
     ),
-    // An assertion of openraft, in builds that have them: a follower lacks what its leader counted on.
     simulation(
         "sent-counted-as-stored",
         (SEEDS, &["--workload", "log", "--faults", "blackout", "--seconds", "40"]),
-        "follower log reversion is not allowed",
+        "CommittedOnQuorum",
         60,
     ),
     test(
@@ -133,6 +131,12 @@ pub(crate) const ROWS: &[Row] = &[
         (3, "quorate_consensus", "flow_tests::a_follower_shows_nothing_that_no_quorum_has"),
         "a follower shows what one of three disks has",
         90,
+    ),
+    simulation(
+        "received-taken-for-committed",
+        (SEEDS, &["--workload", "log", "--faults", "all", "--seconds", "20"]),
+        "CommittedOnQuorum",
+        60,
     ),
     simulation(
         "stale-leader-reads",

@@ -26,8 +26,8 @@ struct Damage {
     outcome: String,
 }
 
-/// Does something to the files of a database, of which there is a copy; what it did.
-type Spoil = fn(&Path, &Path, &mut Rng) -> io::Result<String>;
+/// Does something to the files of a database, of which there is an older copy; what it did, if anything.
+type Spoil = fn(&Path, &Path, &mut Rng) -> io::Result<Option<String>>;
 
 pub(super) fn begin_flip(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
     begin(world, rng, flip)
@@ -63,12 +63,16 @@ fn begin(world: &mut RealWorld, rng: &mut Rng, spoil: Spoil) -> Result<Begun, St
     world.set_aside(node)?;
     let done = spoil(&world.data(node), &older, rng).map_err(|error| error.to_string())?;
     world.start(node)?;
+    let Some(done) = done else {
+        world.let_give_up(node, false);
+        return Ok((Box::new(Nothing), format!("node {node}: no file had changed")));
+    };
     let detail = format!("node {node}: {done}");
     Ok((Box::new(Damage { node, outcome: String::new() }), detail))
 }
 
 /// A few bits in one to three files.
-fn flip(data: &Path, _: &Path, rng: &mut Rng) -> io::Result<String> {
+fn flip(data: &Path, _: &Path, rng: &mut Rng) -> io::Result<Option<String>> {
     let mut done = Vec::new();
     for _ in 0..rng.u8(1..=3) {
         let path = any_file(data, rng)?;
@@ -80,21 +84,21 @@ fn flip(data: &Path, _: &Path, rng: &mut Rng) -> io::Result<String> {
         }
         fs::write(&path, bytes)?;
     }
-    Ok(format!("{} flipped", done.join(", ")))
+    Ok(Some(format!("{} flipped", done.join(", "))))
 }
 
 /// The end of one file: mostly little, sometimes most of it.
-fn truncate(data: &Path, _: &Path, rng: &mut Rng) -> io::Result<String> {
+fn truncate(data: &Path, _: &Path, rng: &mut Rng) -> io::Result<Option<String>> {
     let path = any_file(data, rng)?;
     let bytes = fs::metadata(&path)?.len();
     let at_most = 1 << rng.u8(1..24);
     let gone = rng.u64(1..=bytes.min(at_most));
     File::options().write(true).open(&path)?.set_len(bytes - gone)?;
-    Ok(format!("the last {gone} bytes of {bytes} of {} gone", name(&path)))
+    Ok(Some(format!("the last {gone} bytes of {bytes} of {} gone", name(&path))))
 }
 
 /// An older state of one file.
-fn stale(data: &Path, older: &Path, rng: &mut Rng) -> io::Result<String> {
+fn stale(data: &Path, older: &Path, rng: &mut Rng) -> io::Result<Option<String>> {
     let mut changed = Vec::new();
     for path in files(data)? {
         let old = older.join(path.strip_prefix(data).unwrap_or(&path));
@@ -103,10 +107,10 @@ fn stale(data: &Path, older: &Path, rng: &mut Rng) -> io::Result<String> {
         }
     }
     rng.shuffle(&mut changed);
-    let Some((old, path)) = changed.pop() else { return Ok("no file had changed".to_owned()) };
+    let Some((old, path)) = changed.pop() else { return Ok(None) };
     let (was, is) = (fs::metadata(&old)?.len(), fs::metadata(&path)?.len());
     fs::copy(&old, &path)?;
-    Ok(format!("{} as it was a moment ago, {was} bytes instead of {is}", name(&path)))
+    Ok(Some(format!("{} as it was a moment ago, {was} bytes instead of {is}", name(&path))))
 }
 
 fn any_file(data: &Path, rng: &mut Rng) -> io::Result<PathBuf> {

@@ -39,32 +39,38 @@ pub fn kinds(host: &Host) -> (Vec<Kind>, Vec<(&'static str, String)>) {
 
 /// Every kind of fault, with what it needs.
 fn table() -> Vec<(&'static [Need], Kind)> {
-    let process = |name, begin: Begin<RealWorld>, lasts_ms| Kind { name, harms: Harm::Processes, begin, lasts_ms };
-    let network = |name, begin: Begin<RealWorld>, lasts_ms| Kind { name, harms: Harm::Network, begin, lasts_ms };
+    let of = |harms| {
+        move |name, begin: Begin<RealWorld>, lasts_ms| Kind { name, harms, begin, lasts_ms, spares_majority: false }
+    };
+    let (process, network) = (of(Harm::Processes), of(Harm::Network));
+    let minority = |name, begin, lasts_ms| Kind { spares_majority: true, ..process(name, begin, lasts_ms) };
     const STRACE: &[Need] = &[Need::Root, Need::Program("strace")];
     vec![
-        (&[], process("kill", |world, rng| of_one(world, rng, kill::begin), 100..=8_000)),
-        (&[], process("kill-minority", |world, rng| of_minority(world, rng, kill::begin), 100..=6_000)),
+        (&[], minority("kill", |world, rng| of_one(world, rng, kill::begin), 100..=8_000)),
+        (&[], minority("kill-minority", |world, rng| of_minority(world, rng, kill::begin), 100..=6_000)),
         (&[], process("kill-all", |world, _| of_all(world, kill::begin), 100..=3_000)),
         (&[], process("pause", pause::begin_any, 100..=8_000)),
-        (&[], process("kill-leader", |world, rng| leader::begin(world, rng, kill::begin), leader::LASTS_MS)),
-        (&[], process("pause-leader", |world, rng| leader::begin(world, rng, pause::begin), leader::LASTS_MS)),
-        (&[], process("rolling", rolling::begin, 90_000..=90_000)),
-        (&[Need::Disk], process("power", |world, rng| of_one(world, rng, power::begin), 100..=6_000)),
-        (&[Need::Disk], process("power-minority", |world, rng| of_minority(world, rng, power::begin), 100..=5_000)),
+        (&[], minority("kill-leader", |world, rng| leader::begin(world, rng, kill::begin), leader::LASTS_MS)),
+        (&[], minority("pause-leader", |world, rng| leader::begin(world, rng, pause::begin), leader::LASTS_MS)),
+        (&[], minority("rolling", rolling::begin, 90_000..=90_000)),
+        (&[Need::Disk], minority("power", |world, rng| of_one(world, rng, power::begin), 100..=6_000)),
+        (&[Need::Disk], minority("power-minority", |world, rng| of_minority(world, rng, power::begin), 100..=5_000)),
         (&[Need::Disk], process("power-all", |world, _| of_all(world, power::begin), 100..=2_000)),
-        (&[Need::Disk], process("full-disk", full_disk::begin, 20_000..=20_000)),
-        (STRACE, process("io-error", io_error::begin, 8_000..=8_000)),
-        (STRACE, process("slow-disk", slow_disk::begin, 2_000..=10_000)),
-        (&[], process("bit-flip", damage::begin_flip, 3_000..=6_000)),
-        (&[], process("truncated-file", damage::begin_truncate, 3_000..=6_000)),
-        (&[], process("stale-file", damage::begin_stale, 3_000..=6_000)),
-        (&[Need::MemoryGroups], process("memory", memory::begin, 4_000..=10_000)),
-        (&[Need::FakeClock], process("clock", clock::begin, 4_000..=10_000)),
+        (&[Need::Disk], minority("full-disk", full_disk::begin, 20_000..=20_000)),
+        (STRACE, minority("io-error", io_error::begin, 8_000..=8_000)),
+        (STRACE, minority("slow-disk", slow_disk::begin, 2_000..=10_000)),
+        (&[], minority("bit-flip", damage::begin_flip, 3_000..=6_000)),
+        (&[], minority("truncated-file", damage::begin_truncate, 3_000..=6_000)),
+        (&[], minority("stale-file", damage::begin_stale, 3_000..=6_000)),
+        (&[Need::MemoryGroups], minority("memory", memory::begin, 4_000..=10_000)),
+        (&[Need::FakeClock], minority("clock", clock::begin, 4_000..=10_000)),
         (&[Need::Network], network("partition", partition::begin, 500..=8_000)),
         (&[Need::Network], network("one-way", partition::begin_one_way, 500..=8_000)),
         (&[Need::Network], network("clients", partition::begin_clients, 500..=8_000)),
-        (&[Need::Network], network("isolate-leader", begin_isolated_leader, leader::LASTS_MS)),
+        (
+            &[Need::Network],
+            Kind { spares_majority: true, ..network("isolate-leader", begin_isolated_leader, leader::LASTS_MS) },
+        ),
         (&[Need::Network], network("flapping", flapping::begin, 2_000..=10_000)),
         (&[Need::Network], network("loss", loss::begin, 2_000..=10_000)),
         (&[Need::Network, Need::Program("ethtool")], network("delay", delay::begin, 2_000..=10_000)),
@@ -94,7 +100,7 @@ fn begin_isolated_leader(world: &mut RealWorld, rng: &mut fastrand::Rng) -> Resu
     leader::begin(world, rng, |world, nodes| partition::begin_isolated(world, &nodes))
 }
 
-/// There is nobody to harm.
+/// There was nobody and nothing to harm.
 struct Nothing;
 
 impl Fault<RealWorld> for Nothing {

@@ -318,6 +318,10 @@ impl World for RealWorld {
         self.trace.now_ms()
     }
 
+    fn is_complete(&self) -> bool {
+        self.nodes.iter().all(|node| !node.is_out)
+    }
+
     fn access(&self) -> Access {
         let servers: Vec<String> = self.nodes.iter().map(|node| node.client.clone()).collect();
         Access::new(self.ids.clone(), move || Client::builder().servers(servers.clone()).build())

@@ -3,6 +3,7 @@
 //! to the process and decide the order in which a killed node's tasks are dropped.
 
 mod env;
+mod invariants;
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -20,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::env::{SimEnv, connect, wall_clock_ms};
+use self::invariants::{Invariants, Running};
 use crate::checker::GroupLogs;
 use crate::trace::Trace;
 use crate::world::{Access, World, logs};
@@ -66,6 +68,8 @@ pub struct SimWorld {
     /// Nodes whose links are cut because they have no power.
     powerless: BTreeSet<u64>,
     clients: Vec<String>,
+    running: Running,
+    invariants: Invariants,
     trace: Trace,
 }
 
@@ -107,6 +111,7 @@ impl SimWorld {
             .build();
         let nodes: Vec<u64> = (1..=scale.nodes).collect();
         let (mut disks, mut stops) = (Vec::new(), Vec::new());
+        let running = Running::default();
         for node in nodes.iter().copied() {
             let disk = disk(node, scale.sync_ms.clone(), &trace);
             if lying_disks {
@@ -116,12 +121,15 @@ impl SimWorld {
             disks.push(disk.clone());
             stops.push(stop.clone());
             let config = config(node, &nodes, scale)?;
+            let running = running.clone();
             sim.host(name(node), move || {
                 let (disk, stop, config) = (disk.disk.clone(), stop.clone(), config.clone());
-                async move { Ok(run_node(disk, stop, config).await?) }
+                let running = running.clone();
+                async move { Ok(run_node(disk, stop, config, running).await?) }
             });
         }
-        Ok(Self { sim, nodes, disks, stops, powerless: BTreeSet::new(), clients: Vec::new(), trace })
+        let (powerless, clients, invariants) = (BTreeSet::new(), Vec::new(), Invariants::default());
+        Ok(Self { sim, nodes, disks, stops, powerless, clients, running, invariants, trace })
     }
 
     /// The nodes' numbers.
@@ -227,6 +235,12 @@ impl SimWorld {
         self.trace.packets_stopped()
     }
 
+    /// Raft's invariants that didn't hold, each in a sentence.
+    #[must_use]
+    pub fn broken_invariants(&self) -> Vec<String> {
+        self.invariants.broken()
+    }
+
     /// Ends all nodes and reads the logs of all replicas from their disks.
     ///
     /// # Errors
@@ -288,21 +302,28 @@ impl World for SimWorld {
     fn step(&mut self) -> Result<bool, String> {
         let ended = self.sim.step().map_err(|error| error.to_string());
         self.trace.advance_to(u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let Self { running, invariants, trace, nodes, disks, .. } = self;
+        invariants.look(trace.now_ms(), running, |voter, entry| {
+            let disk = nodes.iter().position(|node| *node == voter.node.get()).and_then(|at| disks.get(at));
+            disk.is_some_and(|disk| disk.disk.would_keep(voter.id, entry))
+        });
         ended
     }
 }
 
 /// One life of a node's process.
-async fn run_node(disk: SimDisk, stop: Stop, config: Config) -> Result<(), String> {
+async fn run_node(disk: SimDisk, stop: Stop, config: Config, running: Running) -> Result<(), String> {
     let id = config.node.id;
     let runtimes = Runtimes { consensus: Handle::current(), front: Handle::current() };
     let started = Node::start(Arc::new(SimEnv::new(disk)), config, runtimes).await;
     let node = started.map_err(|error| format!("node {id} did not start: {error}"))?;
+    let in_sight = running.show(id.get(), node.groups());
     let mut told = stop.subscribe();
     tokio::select! {
         failure = node.failed() => return Err(format!("node {id} gave up: {failure}")),
         _ = told.wait_for(|order| *order == Order::Stop) => {}
     }
+    drop(in_sight);
     node.shutdown().await;
     stop.send_replace(Order::Stopped);
     // A host whose software has ended stands still with its connections open; a process that has ended is killed instead.
