@@ -63,14 +63,14 @@ enum Weight {
     Light,
 }
 
-/// Time with faults for each kind that a seed chooses.
-const SECONDS_PER_KIND: u64 = 12;
+/// Time with faults for each kind that a seed chooses: two rounds of its turn, of which there are two side by side.
+const SECONDS_PER_KIND: u64 = 15;
 
 /// Names of faults for which the title of a plot has room; the plot itself names all of them that came.
 const NAMES_IN_TITLE: usize = 3;
 
 /// When faults come.
-const RHYTHM: Rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000 };
+const RHYTHM: Rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000, at_a_time: 3, rounds: 2 };
 
 /// Silence after which a node is suspected: twice what is usual, because on a machine with few processors, which all nodes
 /// share, the loss of one makes the others slow.

@@ -51,7 +51,7 @@ enum Hit {
 }
 
 /// Whoever was hit comes back and catches up before the next is, and no fault begins in what is measured of the one before.
-const RHYTHM: Rhythm = Rhythm { pause_ms: 6_000..=9_000, quiet_one_in: 0, quiet_ms: 0 };
+const RHYTHM: Rhythm = Rhythm { pause_ms: 6_000..=9_000, quiet_one_in: 0, quiet_ms: 0, at_a_time: 1, rounds: 1 };
 
 /// Longest time for a fault to come and take effect; it needs about a quarter of it.
 const SECONDS_PER_FAULT: u64 = 60;

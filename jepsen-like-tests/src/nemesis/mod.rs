@@ -99,7 +99,7 @@ pub struct Schedule<W> {
     pub skipped: BTreeSet<u32>,
 }
 
-/// When faults come, and when they don't.
+/// When faults come, which of them together, and when none does.
 #[derive(Clone, Debug)]
 pub struct Rhythm {
     /// Time between two faults.
@@ -108,12 +108,18 @@ pub struct Rhythm {
     pub quiet_one_in: u32,
     /// Length of a quiet period.
     pub quiet_ms: u64,
+    /// Kinds that come by turns for a while, before others do.
+    pub at_a_time: usize,
+    /// How often each of them comes until then.
+    pub rounds: usize,
 }
 
 /// Injects faults of the given kinds until it is told to stop.
 pub struct Nemesis<W> {
     kinds: Vec<Kind<W>>,
-    /// Kinds that are still to come before any comes again.
+    /// Kinds whose turn is still to come before any has another.
+    deck: Vec<Kind<W>>,
+    /// Faults of those whose turn it is.
     bag: Vec<Kind<W>>,
     rhythm: Rhythm,
     /// Decides about everything but what a single fault does.
@@ -151,6 +157,7 @@ impl<W: World> Nemesis<W> {
         let next_ms = from_ms + rng.u64(rhythm.pause_ms.clone());
         Self {
             kinds: kinds.iter().filter(|kind| kind.harms == harm).cloned().collect(),
+            deck: Vec::new(),
             bag: Vec::new(),
             rhythm: rhythm.clone(),
             rng,
@@ -181,11 +188,7 @@ impl<W: World> Nemesis<W> {
     }
 
     fn begin_fault(&mut self, world: &mut W) -> Result<(), String> {
-        if self.bag.is_empty() {
-            self.bag.clone_from(&self.kinds);
-            self.rng.shuffle(&mut self.bag);
-        }
-        let Some(kind) = self.bag.pop() else { return Ok(()) };
+        let Some(kind) = self.next_kind() else { return Ok(()) };
         let number = self.number;
         self.number += self.step;
         let until_ms = world.now_ms() + self.rng.u64(kind.lasts_ms.clone());
@@ -209,6 +212,22 @@ impl<W: World> Nemesis<W> {
         Ok(())
     }
 
+    fn next_kind(&mut self) -> Option<Kind<W>> {
+        let Rhythm { at_a_time, rounds, .. } = self.rhythm;
+        if self.bag.is_empty() {
+            if self.deck.is_empty() {
+                self.deck.clone_from(&self.kinds);
+                self.rng.shuffle(&mut self.deck);
+            }
+            let turn = self.deck.split_off(self.deck.len().saturating_sub(at_a_time));
+            self.bag = turn.iter().cycle().take(turn.len() * rounds).cloned().collect();
+            if rounds > 1 {
+                self.rng.shuffle(&mut self.bag);
+            }
+        }
+        self.bag.pop()
+    }
+
     /// Whether every kind took effect as often as it should.
     pub fn has_covered_all(&self) -> bool {
         let times = |kind: &Kind<W>| self.effective.get(kind.name).copied().unwrap_or(0);
@@ -216,7 +235,7 @@ impl<W: World> Nemesis<W> {
     }
 
     fn pause_ms(&mut self) -> u64 {
-        let Rhythm { pause_ms, quiet_one_in, quiet_ms } = &self.rhythm;
+        let Rhythm { pause_ms, quiet_one_in, quiet_ms, .. } = &self.rhythm;
         let quiet = *quiet_one_in > 0 && self.rng.u32(..*quiet_one_in) == 0;
         if quiet { *quiet_ms } else { self.rng.u64(pause_ms.clone()) }
     }

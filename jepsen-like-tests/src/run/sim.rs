@@ -49,7 +49,7 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
     let mut world = SimWorld::new(options.seed, &Scale::of(options.seed), options.lying_disks, trace.clone())?;
     let recorder = Recorder::new(trace.clone());
     let load = load(options.seed, options.job);
-    let rhythm = Rhythm { pause_ms: 100..=2_500, quiet_one_in: 0, quiet_ms: 0 };
+    let rhythm = Rhythm { pause_ms: 100..=2_500, quiet_one_in: 0, quiet_ms: 0, at_a_time: usize::MAX, rounds: 1 };
     let schedule = Schedule {
         kinds: options.faults.clone(),
         rhythm,

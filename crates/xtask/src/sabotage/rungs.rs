@@ -73,7 +73,7 @@ const fn simulation(
 }
 
 /// In these seeds retention removes the head of the log, so that nodes come back through snapshots.
-const WITH_RETENTION: &[u64] = &[3, 6, 9, 12, 15];
+const WITH_RETENTION: &[u64] = &[3, 6, 9, 12, 15, 21, 27];
 const SEEDS: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
 
 const CRASH: (u8, &str, &str) = (2, "crash", "a_simulated_disk_crashed_at_any_step_recovers_a_prefix");
@@ -113,6 +113,12 @@ pub(crate) const ROWS: &[Row] = &[
         (3, "quorate_consensus", "retention_tests::a_follower_behind_the_log_start_comes_back_to_the_same_state"),
         "assertion `left == right` failed",
         120,
+    ),
+    simulation(
+        "snapshot-lacks-last-entry",
+        (WITH_RETENTION, &["--workload", "log", "--faults", "crash,power,partition", "--seconds", "40"]),
+        "StateMachineSafety",
+        60,
     ),
     simulation(
         "followers-do-not-sync",
