@@ -145,6 +145,9 @@ pub enum Action {
         number: u32,
         /// Its name.
         fault: String,
+        /// Number of the partition whose leader it hit, if it aimed at one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        partition: Option<u32>,
         /// What it did to whom.
         detail: String,
         /// A majority of nodes goes on undisturbed.

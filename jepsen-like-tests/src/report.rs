@@ -122,8 +122,13 @@ mod tests {
         let publish = || Action::Publish { message: "m".to_owned(), partition: 0, offset: Some(0), why: String::new() };
         let op = recorder.invoke("p", publish());
         recorder.end(&op, Phase::Ok, publish());
-        let fault =
-            || Action::Fault { number: 0, fault: "crash".to_owned(), detail: String::new(), spares_majority: true };
+        let fault = || Action::Fault {
+            number: 0,
+            fault: "crash".to_owned(),
+            partition: None,
+            detail: String::new(),
+            spares_majority: true,
+        };
         let op = recorder.invoke("nemesis", fault());
         recorder.end(&op, Phase::Fail, fault());
         let history = recorder.history();

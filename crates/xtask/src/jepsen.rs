@@ -1,4 +1,4 @@
-//! `cargo xtask sim` and `cargo xtask chaos`: build the programs of `jepsen-like-tests`, and hand over to one of them.
+//! `cargo xtask sim`, `cargo xtask chaos` and `cargo xtask failover`: build the programs of `jepsen-like-tests`, and hand over to one of them.
 
 use crate::setup::Workshop;
 use crate::steps::{Failure, Steps, run};

@@ -42,6 +42,8 @@ enum Task {
     Bench(bench::Bench),
     /// Run clusters of processes under faults, and judge what clients were told
     Chaos(jepsen::Rest),
+    /// Hit the leader of a loaded partition again and again, and measure how long publishing stops
+    Failover(jepsen::Rest),
     /// Run many seeds of the simulation, and shrink what fails
     Sim(jepsen::Rest),
     /// Plant bugs, one after another, and see that the test that is named for each catches it; prints the table
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Task::Test => tasks::test(),
         Task::Bench(bench) => bench.run(),
         Task::Chaos(rest) => jepsen::hand_over("chaos", &rest),
+        Task::Failover(rest) => jepsen::hand_over("failover", &rest),
         Task::Sim(rest) => jepsen::hand_over("sweep", &rest),
         Task::Sabotage(sabotage) => sabotage.run(),
         Task::Verify => tasks::verify(),

@@ -1,5 +1,6 @@
 //! Runs real nodes with faults. Exit code 0: pass; 1: a property doesn't hold, or too little happened to tell.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,14 +8,16 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use quorate_jepsen::checker::Verdict;
 use quorate_jepsen::history::{Action, Phase};
-use quorate_jepsen::nemesis::{self, Kind};
+use quorate_jepsen::nemesis::{self, Kind, Rhythm, Schedule};
+use quorate_jepsen::plot;
 use quorate_jepsen::report::Report;
-use quorate_jepsen::run::real::{Options, run};
+use quorate_jepsen::run::real::{Options, quorate_beside_this_program, run};
 use quorate_jepsen::workload::Job;
+use quorate_jepsen::workload::log::Load;
 use quorate_jepsen::world::real::{Host, RealWorld};
 
 /// Real nodes, each a process with its own network and disk, and their clients, with faults.
-#[derive(Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 struct Arguments {
     /// What clients do.
     #[arg(long, value_enum, default_value_t = Job::Log)]
@@ -34,6 +37,9 @@ struct Arguments {
     /// Writes the history to this file, as JSON lines.
     #[arg(long)]
     history: Option<PathBuf>,
+    /// Draws acknowledged messages per second and the faults into this file, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// Keeps the nodes' logs in this folder.
     #[arg(long)]
     logs: Option<PathBuf>,
@@ -60,6 +66,19 @@ enum Weight {
 /// Time with faults for each kind that a seed chooses: two rounds of its turn, of which there are two side by side.
 const SECONDS_PER_KIND: u64 = 15;
 
+/// Names of faults for which the title of a plot has room; the plot itself names all of them that came.
+const NAMES_IN_TITLE: usize = 3;
+
+/// When faults come.
+const RHYTHM: Rhythm = Rhythm { pause_ms: 500..=4_000, quiet_one_in: 4, quiet_ms: 8_000, at_a_time: 3, rounds: 2 };
+
+/// Silence after which a node is suspected: twice what is usual, because on a machine with few processors, which all nodes
+/// share, the loss of one makes the others slow.
+const SUSPECT_AFTER_MS: u64 = 1_000;
+
+/// Messages per partition that a run with retention keeps.
+const KEPT_MESSAGES: u64 = 5_000;
+
 fn main() -> ExitCode {
     match chaos(&Arguments::parse()) {
         Ok(Verdict::Pass) => ExitCode::SUCCESS,
@@ -72,7 +91,7 @@ fn main() -> ExitCode {
 }
 
 fn chaos(arguments: &Arguments) -> Result<Verdict, String> {
-    let Arguments { seed, duration, nodes, .. } = arguments;
+    let Arguments { workload: job, duration, seed, nodes, logs, .. } = arguments.clone();
     let mut out = io::stdout();
     let mut say = |line: String| writeln!(out, "{line}").map_err(|error| error.to_string());
     let host = Host::look();
@@ -88,17 +107,26 @@ fn chaos(arguments: &Arguments) -> Result<Verdict, String> {
     let names: Vec<&str> = faults.iter().map(|kind| kind.name).collect();
     say(format!(
         "options: seed {seed}, {nodes} nodes, workload {}, {duration} s with faults [{}]",
-        arguments.workload.name(),
+        job.name(),
         names.join(", ")
     ))?;
-    let quorate = arguments.quorate.clone().map_or_else(beside_this_program, Ok)?;
-    let logs = arguments.logs.clone();
-    let job = arguments.workload;
-    let light = arguments.load == Weight::Light;
-    let options = Options { seed: *seed, seconds: *duration, faults, job, light, nodes: *nodes, quorate, logs };
+    let shown = match names.len() {
+        0 => "none".to_owned(),
+        1..=NAMES_IN_TITLE => names.join(", "),
+        kinds => format!("{kinds} kinds"),
+    };
+    let title = format!("seed {seed}, {nodes} nodes, workload {}, faults: {shown}", job.name());
+    let quorate = arguments.quorate.clone().map_or_else(quorate_beside_this_program, Ok)?;
+    let seconds = duration..=2 * duration;
+    let schedule = Schedule { kinds: faults, rhythm: RHYTHM, seed, seconds, times: 1, skipped: BTreeSet::new() };
+    let load = load(seed, job, arguments.load);
+    let options = Options { job, load, schedule, suspect_after_ms: SUSPECT_AFTER_MS, nodes, quorate, logs };
     let outcome = run(&options, &host)?;
     if let Some(path) = &arguments.history {
         outcome.history.write_file(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    if let Some(path) = &arguments.plot {
+        plot::draw(path, &title, &outcome.history).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     for event in outcome.history.events.iter().filter(|event| event.phase != Phase::Invoke) {
         match &event.action {
@@ -140,11 +168,20 @@ fn choose(
     nemesis::pick(kinds, &arguments.faults, arguments.seed)
 }
 
-fn beside_this_program() -> Result<PathBuf, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let quorate = own.with_file_name("quorate");
-    let advice = "build it with `cargo build --workspace --bins`, or name one with --quorate";
-    if quorate.exists() { Ok(quorate) } else { Err(format!("{} isn't there: {advice}", quorate.display())) }
+/// Some thousands of messages per second, or a tenth of that. In every third run the log loses its head as it goes.
+fn load(seed: u64, job: Job, weight: Weight) -> Load {
+    let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad);
+    let light = weight == Weight::Light;
+    Load {
+        partitions: rng.u32(2..=6),
+        keep_messages: seed.is_multiple_of(3).then_some(if light { KEPT_MESSAGES / 10 } else { KEPT_MESSAGES }),
+        window: rng.usize(200..=1_000),
+        burst: if light { 2..=6 } else { 12..=36 },
+        pause_ms: 15..45,
+        attempt_ms: if job == Job::Retries { 1..=20 } else { 3_000..=3_000 },
+        // Each reads everything, and all of it is kept for the checkers.
+        snapshot_pause_ms: if light { 1_000..3_000 } else { 10_000..20_000 },
+    }
 }
 
 fn seconds(text: &str) -> Result<u64, String> {

@@ -23,7 +23,7 @@ mod replicas;
 mod resources;
 mod rolled_back;
 #[cfg(test)]
-mod script;
+pub(crate) mod script;
 mod stale;
 mod trimmed;
 mod unbroken;

@@ -4,7 +4,7 @@
 pub mod real;
 pub mod sim;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 
@@ -32,6 +32,11 @@ pub trait Fault<W> {
     /// What came of it, in addition to what was known when it began. Asked after its end.
     fn outcome(&self) -> String {
         String::new()
+    }
+
+    /// The partition that it aimed at, if it did.
+    fn partition(&self) -> Option<u32> {
+        None
     }
 }
 
@@ -69,6 +74,12 @@ impl Harm {
     pub const ALL: [Self; Self::SORTS as usize] = [Self::Processes, Self::Network];
 
     const SORTS: u32 = 2;
+
+    /// What the fault of this number harmed: each sort has its own numbers.
+    #[must_use]
+    pub fn of_fault(number: u32) -> Self {
+        Self::ALL[(number % Self::SORTS) as usize]
+    }
 }
 
 /// The faults of a run.
@@ -80,8 +91,10 @@ pub struct Schedule<W> {
     pub rhythm: Rhythm,
     /// What they do, and to whom, comes from it.
     pub seed: u64,
-    /// Time with faults; up to twice as long if some kind hasn't taken effect yet.
-    pub seconds: u64,
+    /// Time with faults: at least the first, at most the last, and between them as long as a kind is still to take effect.
+    pub seconds: RangeInclusive<u64>,
+    /// How often each kind is to take effect.
+    pub times: u32,
     /// Faults that don't happen, by their number: a run that fails is understood by leaving out what it fails without.
     pub skipped: BTreeSet<u32>,
 }
@@ -118,8 +131,9 @@ pub struct Nemesis<W> {
     skipped: BTreeSet<u32>,
     recorder: Recorder,
     active: Option<Active<W>>,
-    /// Kinds that took effect.
-    effective: BTreeSet<&'static str>,
+    /// How often each kind took effect.
+    effective: BTreeMap<&'static str, u32>,
+    times: u32,
     next_ms: u64,
 }
 
@@ -136,7 +150,7 @@ impl<W: World> Nemesis<W> {
     /// For the sort of `harm`: its choices come from the schedule alone. The first fault comes after `from_ms`.
     #[must_use]
     pub fn new(harm: Harm, schedule: &Schedule<W>, from_ms: u64, recorder: Recorder) -> Self {
-        let Schedule { kinds, rhythm, seed, skipped, .. } = schedule;
+        let Schedule { kinds, rhythm, seed, skipped, times, .. } = schedule;
         // It must not draw what the world draws, nor what the other nemesis draws.
         let seed = seed.rotate_left(32) ^ harm as u64;
         let mut rng = Rng::with_seed(seed);
@@ -153,7 +167,8 @@ impl<W: World> Nemesis<W> {
             skipped: skipped.clone(),
             recorder,
             active: None,
-            effective: BTreeSet::new(),
+            effective: BTreeMap::new(),
+            times: *times,
             next_ms,
         }
     }
@@ -185,7 +200,13 @@ impl<W: World> Nemesis<W> {
         let mut rng = Rng::with_seed(self.seed ^ u64::from(number).rotate_left(16));
         let spares_majority = kind.spares_majority && world.is_complete();
         let (fault, detail) = (kind.begin)(world, &mut rng).map_err(|error| format!("fault {}: {error}", kind.name))?;
-        let action = Action::Fault { number, fault: kind.name.to_owned(), detail, spares_majority };
+        let action = Action::Fault {
+            number,
+            fault: kind.name.to_owned(),
+            partition: fault.partition(),
+            detail,
+            spares_majority,
+        };
         let op = self.recorder.invoke("nemesis", action.clone());
         self.active = Some(Active { kind, action, fault, op, until_ms });
         Ok(())
@@ -207,9 +228,10 @@ impl<W: World> Nemesis<W> {
         self.bag.pop()
     }
 
-    /// Whether every kind took effect at least once.
+    /// Whether every kind took effect as often as it should.
     pub fn has_covered_all(&self) -> bool {
-        self.kinds.iter().all(|kind| self.effective.contains(kind.name)) || !self.skipped.is_empty()
+        let times = |kind: &Kind<W>| self.effective.get(kind.name).copied().unwrap_or(0);
+        self.kinds.iter().all(|kind| times(kind) >= self.times) || !self.skipped.is_empty()
     }
 
     fn pause_ms(&mut self) -> u64 {
@@ -236,7 +258,7 @@ impl<W: World> Nemesis<W> {
             // Such as packets kept back to a node that wasn't up: it comes again when the others have had their turn.
             self.bag.insert(0, active.kind);
         } else {
-            self.effective.insert(active.kind.name);
+            *self.effective.entry(active.kind.name).or_default() += 1;
         }
         self.next_ms = world.now_ms() + self.pause_ms();
         Ok(())

@@ -86,8 +86,8 @@ fn play<W: World>(
 fn follow_course<W: World>(world: &mut W, course: &Course, schedule: &Schedule<W>, pace: &Pace) -> Result<(), String> {
     step_until(world, pace.set_up_ms, "the topic is not there", |_| course.stage() >= Stage::Faults)?;
 
-    let healed_at = world.now_ms() + schedule.seconds * 1_000;
-    let at_last = healed_at + schedule.seconds * 1_000;
+    let [healed_at, at_last] =
+        [schedule.seconds.start(), schedule.seconds.end()].map(|seconds| world.now_ms() + seconds * 1_000);
     let from_ms = world.now_ms() + pace.undisturbed_ms;
     let mut nemeses = Harm::ALL.map(|harm| Nemesis::new(harm, schedule, from_ms, course.recorder().clone()));
     let covered = |nemeses: &[Nemesis<W>]| nemeses.iter().all(Nemesis::has_covered_all);

@@ -54,7 +54,8 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
         kinds: options.faults.clone(),
         rhythm,
         seed: options.seed,
-        seconds: options.seconds,
+        seconds: options.seconds..=2 * options.seconds,
+        times: 1,
         skipped: options.skipped.clone(),
     };
 

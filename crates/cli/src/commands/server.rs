@@ -40,8 +40,13 @@ impl Server {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         match &self.command {
             None => {
-                let config = self.settings.load()?;
-                quorate_server::run(config).map_err(|error| Failure::new(error.to_string()))
+                let ended = quorate_server::run(self.settings.load()?);
+                if let Err(error) = &ended {
+                    Failure::new(error.to_string()).report();
+                }
+                // A node that couldn't go on, or was told twice to stop, leaves its database open. An exit in order
+                // would take the library's objects from under its threads, and could end in a crash.
+                signal_hook::low_level::exit(ended.is_err().into())
             }
             Some(ServerCommand::Check(settings)) => {
                 let report =

@@ -13,7 +13,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::refusal::refusal;
-use super::{Begun, any_node};
+use super::{Begun, Nothing, any_node};
 use crate::nemesis::Fault;
 use crate::world::real::RealWorld;
 
@@ -25,9 +25,6 @@ struct Damage {
     node: u64,
     outcome: String,
 }
-
-/// There was nothing to damage.
-struct Nothing;
 
 /// Does something to the files of a database, of which there is an older copy; what it did, if anything.
 type Spoil = fn(&Path, &Path, &mut Rng) -> io::Result<Option<String>>;
@@ -142,12 +139,6 @@ pub(super) fn files(data: &Path) -> io::Result<Vec<PathBuf>> {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-impl Fault<RealWorld> for Nothing {
-    fn end(&mut self, _: &mut RealWorld) -> Result<bool, String> {
-        Ok(false)
-    }
 }
 
 impl Fault<RealWorld> for Damage {

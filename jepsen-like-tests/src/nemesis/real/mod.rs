@@ -7,6 +7,7 @@ mod flapping;
 mod full_disk;
 mod io_error;
 mod kill;
+mod leader;
 mod loss;
 mod memory;
 mod partition;
@@ -17,7 +18,7 @@ mod reset;
 mod rolling;
 mod slow_disk;
 
-use super::{Begin, Harm, any};
+use super::{Begin, Fault, Harm, any};
 use crate::world::real::{Host, Need, RealWorld, Way};
 
 type Begun = super::Begun<RealWorld>;
@@ -48,7 +49,9 @@ fn table() -> Vec<(&'static [Need], Kind)> {
         (&[], minority("kill", |world, rng| of_one(world, rng, kill::begin), 100..=8_000)),
         (&[], minority("kill-minority", |world, rng| of_minority(world, rng, kill::begin), 100..=6_000)),
         (&[], process("kill-all", |world, _| of_all(world, kill::begin), 100..=3_000)),
-        (&[], process("pause", pause::begin, 100..=8_000)),
+        (&[], process("pause", pause::begin_any, 100..=8_000)),
+        (&[], minority("kill-leader", |world, rng| leader::begin(world, rng, kill::begin), leader::LASTS_MS)),
+        (&[], minority("pause-leader", |world, rng| leader::begin(world, rng, pause::begin), leader::LASTS_MS)),
         (&[], minority("rolling", rolling::begin, 90_000..=90_000)),
         (&[Need::Disk], minority("power", |world, rng| of_one(world, rng, power::begin), 100..=6_000)),
         (&[Need::Disk], minority("power-minority", |world, rng| of_minority(world, rng, power::begin), 100..=5_000)),
@@ -64,6 +67,10 @@ fn table() -> Vec<(&'static [Need], Kind)> {
         (&[Need::Network], network("partition", partition::begin, 500..=8_000)),
         (&[Need::Network], network("one-way", partition::begin_one_way, 500..=8_000)),
         (&[Need::Network], network("clients", partition::begin_clients, 500..=8_000)),
+        (
+            &[Need::Network],
+            Kind { spares_majority: true, ..network("isolate-leader", begin_isolated_leader, leader::LASTS_MS) },
+        ),
         (&[Need::Network], network("flapping", flapping::begin, 2_000..=10_000)),
         (&[Need::Network], network("loss", loss::begin, 2_000..=10_000)),
         (&[Need::Network, Need::Program("ethtool")], network("delay", delay::begin, 2_000..=10_000)),
@@ -87,6 +94,23 @@ fn of_minority(world: &mut RealWorld, rng: &mut fastrand::Rng, begin: BeginOf) -
 fn of_all(world: &mut RealWorld, begin: BeginOf) -> Result<Begun, String> {
     let nodes = world.nodes();
     begin(world, nodes)
+}
+
+fn begin_isolated_leader(world: &mut RealWorld, rng: &mut fastrand::Rng) -> Result<Begun, String> {
+    leader::begin(world, rng, |world, nodes| partition::begin_isolated(world, &nodes))
+}
+
+/// There was nobody and nothing to harm.
+struct Nothing;
+
+impl Fault<RealWorld> for Nothing {
+    fn go_on(&mut self, _: &mut RealWorld) -> Result<bool, String> {
+        Ok(true)
+    }
+
+    fn end(&mut self, _: &mut RealWorld) -> Result<bool, String> {
+        Ok(false)
+    }
 }
 
 /// Any node.

@@ -37,10 +37,7 @@ fn shape(world: &RealWorld, rng: &mut Rng) -> (Vec<Way>, String) {
             let (left, right) = rest.split_at(rest.len() / 2);
             (both_ways(left, right), format!("nodes {left:?} and {right:?} cut apart, and node {node} between them"))
         }
-        2 => {
-            let all = [&rest[..], &[CLIENTS]].concat();
-            (both_ways(&[node], &all), format!("node {node} cut from the others and from clients"))
-        }
+        2 => (around(world, &[node]), format!("node {node} cut from the others and from clients")),
         3 => (both_ways(&[node], &rest), format!("node {node} cut from the others, not from clients")),
         4 => {
             let ring = [&rest[..], &[node]].concat();
@@ -50,10 +47,20 @@ fn shape(world: &RealWorld, rng: &mut Rng) -> (Vec<Way>, String) {
             let minority = any_minority(world, rng);
             let majority: Vec<u64> = world.nodes().into_iter().filter(|node| !minority.contains(node)).collect();
             let (with_clients, without) = if rng.bool() { (&majority, &minority) } else { (&minority, &majority) };
-            let ways = both_ways(without, &[&with_clients[..], &[CLIENTS]].concat());
-            (ways, format!("nodes {without:?} cut from {with_clients:?} and from clients"))
+            (around(world, without), format!("nodes {without:?} cut from {with_clients:?} and from clients"))
         }
     }
+}
+
+/// Cuts nodes from all others and from clients.
+pub(super) fn begin_isolated(world: &RealWorld, nodes: &[u64]) -> Result<Begun, String> {
+    let cut = cut(world, around(world, nodes))?;
+    Ok((Box::new(cut), format!("nodes {nodes:?} cut from the others and from clients")))
+}
+
+fn around(world: &RealWorld, nodes: &[u64]) -> Vec<Way> {
+    let rest = world.nodes().into_iter().filter(|node| !nodes.contains(node));
+    both_ways(nodes, &rest.chain([CLIENTS]).collect::<Vec<u64>>())
 }
 
 fn all_apart(world: &RealWorld) -> Vec<Way> {

@@ -12,12 +12,16 @@ struct Pause {
     nodes: Vec<u64>,
 }
 
-pub(super) fn begin(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
+pub(super) fn begin_any(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
     let nodes = match rng.u8(..4) {
         0 => any_minority(world, rng),
         1 => world.nodes(),
         _ => vec![any_node(world, rng)],
     };
+    begin(world, nodes)
+}
+
+pub(super) fn begin(world: &mut RealWorld, nodes: Vec<u64>) -> Result<Begun, String> {
     for node in &nodes {
         world.signal(*node, Signal::SIGSTOP)?;
     }

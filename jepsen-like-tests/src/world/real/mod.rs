@@ -9,6 +9,7 @@ mod clock;
 mod disk;
 mod host;
 mod injection;
+mod leaders;
 mod leftovers;
 mod memory;
 mod network;
@@ -33,6 +34,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 pub use host::{Host, Need};
+pub use leaders::Led;
 pub use network::{CLIENTS, Treatment, Way};
 pub use switch::Delivery;
 
