@@ -47,18 +47,19 @@ impl GroupLogs {
 }
 
 fn differences(group: &GroupLogs) -> Vec<String> {
-    let mut replicas = group.replicas.iter();
-    let Some((first_node, first)) = replicas.next() else { return Vec::new() };
     let mut found = Vec::new();
-    for (node, log) in replicas {
-        let differs = first.keys().chain(log.keys()).find(|index| first.get(index) != log.get(index));
-        if let Some(index) = differs {
-            found.push(format!(
-                "{}: entry {index} is {} on node {first_node} and {} on node {node}",
-                group.group,
-                described(first.get(index)),
-                described(log.get(index))
-            ));
+    let mut replicas = group.replicas.iter();
+    if let Some((first_node, first)) = replicas.next() {
+        for (node, log) in replicas {
+            let differs = first.keys().chain(log.keys()).find(|index| first.get(index) != log.get(index));
+            found.extend(differs.map(|index| {
+                format!(
+                    "{}: entry {index} is {} on node {first_node} and {} on node {node}",
+                    group.group,
+                    described(first.get(index)),
+                    described(log.get(index))
+                )
+            }));
         }
     }
     let mut states = group.states.iter();
