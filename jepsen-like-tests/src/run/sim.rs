@@ -82,6 +82,6 @@ fn load(seed: u64, job: Job) -> Load {
         burst: 1..=4,
         pause_ms: 5 * tempo..80 * tempo,
         attempt_ms: if job == Job::Retries { 5..=30 } else { 3_000..=3_000 },
-        snapshot_pause_ms: 200 * tempo..1_500 * tempo,
+        snapshot_pause_ms: 200 * tempo..1_500 + 300 * tempo,
     }
 }
