@@ -98,14 +98,15 @@ impl SimDisk {
     }
 
     /// Whether a power loss now would leave an entry of a replica's log, or what stands for the beginning of the log that
-    /// held it. The disk may be in use.
-    pub fn would_keep(&self, replica: ReplicaId, id: EntryId) -> bool {
+    /// held it; `None` if it would leave nothing of the replica, not even a vote. The disk may be in use.
+    pub fn would_keep(&self, replica: ReplicaId, id: EntryId) -> Option<bool> {
         let disk = self.lock();
         let row = |table, key: Vec<u8>| disk.synced.get(&(table, Bytes::from(key)));
+        row(Table::Raft, keys::vote(replica))?;
         let purged = row(Table::Raft, keys::purged(replica)).and_then(|row| EntryId::from_bytes(row));
         let entry = row(Table::Log, keys::entry(replica, id.index));
         let entry = entry.and_then(|row| LogEntry::from_row(id.index, row).ok());
-        purged.is_some_and(|purged| purged.index >= id.index) || entry.is_some_and(|entry| entry.id == id)
+        Some(purged.is_some_and(|purged| purged.index >= id.index) || entry.is_some_and(|entry| entry.id == id))
     }
 
     /// Lets `commits` more commits succeed; the one after them fails, and what it leaves is unknown.

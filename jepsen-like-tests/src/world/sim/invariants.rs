@@ -43,6 +43,8 @@ impl Drop for InSight {
 pub(super) struct Invariants {
     /// What each replica last showed.
     seen: BTreeMap<(u64, GroupId), Marks>,
+    /// Groups of which a replica was removed: their topic was.
+    removed: BTreeSet<GroupId>,
     /// Who led a group in a term.
     leaders: BTreeMap<(GroupId, u64), u64>,
     /// Which entry was once committed or applied at an index.
@@ -65,15 +67,31 @@ enum Invariant {
 }
 
 impl Invariants {
-    /// Looks at every replica. `would_keep`: whether a power loss now would leave an entry on a replica's disk.
-    pub(super) fn look(&mut self, now_ms: u64, running: &Running, would_keep: impl Fn(&Replica, EntryId) -> bool) {
+    /// Looks at every replica. `would_keep`: whether a power loss now would leave an entry on a replica's disk, if anything.
+    pub(super) fn look(
+        &mut self,
+        now_ms: u64,
+        running: &Running,
+        would_keep: impl Fn(&Replica, EntryId) -> Option<bool>,
+    ) {
         for (node, groups) in running.lock().iter() {
             for group in groups.list() {
                 let (id, marks) = (group.id(), group.marks());
-                if self.seen.insert((*node, id), marks) != Some(marks) {
-                    let kept = |entry| group.members().iter().filter(|voter| would_keep(voter, entry)).count();
-                    self.judge(now_ms, *node, id, &marks, |entry| kept(entry) * 2 > group.members().len());
+                if self.seen.insert((*node, id), marks) == Some(marks) {
+                    continue;
                 }
+                let mut voters = group.members().iter();
+                let had_voted =
+                    |voter: &Replica| self.seen.get(&(voter.node.get(), id)).is_some_and(|was| was.term > 0);
+                if let Some(entry) = marks.committed
+                    && voters.any(|voter| would_keep(voter, entry).is_none() && had_voted(voter))
+                {
+                    self.removed.insert(id);
+                }
+                let is_removed = self.removed.contains(&id);
+                let kept =
+                    |entry| group.members().iter().filter(|voter| would_keep(voter, entry) == Some(true)).count();
+                self.judge(now_ms, *node, id, &marks, |entry| is_removed || kept(entry) * 2 > group.members().len());
             }
         }
     }

@@ -305,7 +305,7 @@ impl World for SimWorld {
         let Self { running, invariants, trace, nodes, disks, .. } = self;
         invariants.look(trace.now_ms(), running, |voter, entry| {
             let disk = nodes.iter().position(|node| *node == voter.node.get()).and_then(|at| disks.get(at));
-            disk.is_some_and(|disk| disk.disk.would_keep(voter.id, entry))
+            disk.and_then(|disk| disk.disk.would_keep(voter.id, entry))
         });
         ended
     }
