@@ -68,6 +68,8 @@ fn what_was_found_once_stays_mended() {
     for run in simulate_all(&[100, 107, 108], &found) {
         run.assert_passed();
     }
+    // A commit that a node heard of after the others had removed the group seemed to be on no majority.
+    simulate(20113, &["--seconds", "180"]).assert_passed();
 }
 
 /// So that the passes above mean something: a disk that acknowledges before it syncs, and nothing else, is caught.

@@ -131,8 +131,10 @@ pub struct Counts {
     pub applied_index: Option<u64>,
     /// Offset that the next record will get.
     pub end: Offset,
-    /// Bytes of all record batches kept, and ever accepted.
-    pub bytes: (u64, u64),
+    /// Bytes of all record batches kept.
+    pub bytes: u64,
+    /// Bytes of all record batches ever accepted.
+    pub appended_bytes: u64,
     /// When the first record behind retention's last mark was proposed.
     pub open_since_ms: Option<u64>,
 }
@@ -390,7 +392,7 @@ impl RaftGroup {
             applied: id(&metrics.last_applied),
             snapshot: id(&metrics.snapshot),
             purged: id(&metrics.purged),
-            counts: Counts { applied_index, end, bytes: (bytes, appended_bytes), open_since_ms },
+            counts: Counts { applied_index, end, bytes, appended_bytes, open_since_ms },
         }
     }
 

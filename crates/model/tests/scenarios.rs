@@ -8,14 +8,14 @@
 mod transcript;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use transcript::World;
 
 #[test]
 fn every_transcript_tells_what_happens() {
     let update = std::env::vars().any(|(key, _)| key == "UPDATE_SCENARIOS");
-    let mut files: Vec<PathBuf> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios"))
+    let mut files: Vec<PathBuf> = fs::read_dir("tests/scenarios")
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "txt"))

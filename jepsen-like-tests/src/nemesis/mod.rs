@@ -221,6 +221,7 @@ impl<W: World> Nemesis<W> {
             }
             let turn = self.deck.split_off(self.deck.len().saturating_sub(at_a_time));
             self.bag = turn.iter().cycle().take(turn.len() * rounds).cloned().collect();
+            // Of one round, the deck's order is as good.
             if rounds > 1 {
                 self.rng.shuffle(&mut self.bag);
             }

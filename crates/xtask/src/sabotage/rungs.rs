@@ -116,7 +116,7 @@ pub(crate) const ROWS: &[Row] = &[
     ),
     simulation(
         "snapshot-lacks-last-entry",
-        (&[27, 21, 15, 33], &["--workload", "log", "--faults", "crash,power,partition", "--seconds", "40"]),
+        (WITH_RETENTION, &["--workload", "log", "--faults", "crash,power,partition", "--seconds", "40"]),
         "StateMachineSafety",
         60,
     ),

@@ -169,7 +169,8 @@ mod tests {
 
     fn follower(term: u64, committed: Option<EntryId>) -> Marks {
         let last_index = committed.map(|id| id.index);
-        let counts = Counts { applied_index: last_index, end: Offset::ZERO, bytes: (0, 0), open_since_ms: None };
+        let counts =
+            Counts { applied_index: last_index, end: Offset::ZERO, bytes: 0, appended_bytes: 0, open_since_ms: None };
         Marks { term, leads: false, last_index, committed, applied: committed, snapshot: None, purged: None, counts }
     }
 
