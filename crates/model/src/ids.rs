@@ -61,6 +61,11 @@ id! {
 }
 
 id! {
+    /// A subscription for all time. One recreated under the same name gets a new id. Zero is no subscription.
+    SubscriptionId
+}
+
+id! {
     /// Position of a record in its partition. Strictly increasing, never reused.
     Offset
 }

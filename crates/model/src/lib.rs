@@ -15,6 +15,7 @@
 //! | [`limits`] | every bound, by name |
 //! | [`record`] | one message as it stands in the log |
 //! | [`batch`] | the record batch: stored, replicated and delivered as the same bytes |
+//! | [`policy`] | retries and dead letters |
 //! | [`partitioner`] | ordering key → partition |
 //! | [`message_id`] | the opaque id from which the broker finds a message again |
 //! | [`codec`] | the one file that knows how commands, replies and checkpoints become bytes |
@@ -36,6 +37,7 @@ pub mod meta;
 pub mod names;
 pub mod partition;
 pub mod partitioner;
+pub mod policy;
 pub mod reason;
 pub mod record;
 pub mod reply;
@@ -46,7 +48,7 @@ mod varint;
 pub use batch::{BatchError, BatchHeader, Codec, ProducerStamp, RecordBatch, RecordBatchBuilder};
 pub use codec::CodecError;
 pub use command::{Command, MetaCommand, PartitionCommand};
-pub use ids::{GroupId, NodeId, Offset, PartitionId, ProducerId, ReplicaId, TopicId};
+pub use ids::{GroupId, NodeId, Offset, PartitionId, ProducerId, ReplicaId, SubscriptionId, TopicId};
 pub use machine::{Applied, Change, Effect, Machine, MachineKind};
 pub use message_id::{MessageId, MessageIdError};
 pub use meta::{
@@ -55,6 +57,7 @@ pub use meta::{
 pub use names::{NameError, TopicName};
 pub use partition::{AppendRejected, Appended, IndexSegment, PartitionMachine, Retained, Stretch, Stretches};
 pub use partitioner::partition_for_key;
+pub use policy::{DeadLetterPolicy, PolicyError, RetryPolicy};
 pub use reason::{Executed, Reason, RetryAdvice};
 pub use record::{Record, RecordError};
 pub use reply::Reply;

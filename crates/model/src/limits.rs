@@ -57,6 +57,11 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 /// still be retried safely.
 pub const PRODUCER_WINDOW_BATCHES: usize = 8;
 
+/// Longest pause before a message is delivered again: 12 h.
+pub const RETRY_PAUSE_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
+/// Most pauses in a list of them.
+pub const RETRY_PAUSES_MAX: usize = 32;
+
 /// Log entries that one segment of the offset index covers: one bit each.
 pub const SEGMENT_ENTRIES_MAX: u32 = 64;
 /// A segment of the offset index closes once it holds this many bytes of batches.
