@@ -63,7 +63,7 @@ pub use routing::{ClusterView, Leadership, NodeView, PartitionView, TopicView};
 pub use topics::{CreatedTopic, PartitionStatus, Retention, Topic, TopicSpec, TopicUpdate, Topics};
 
 pub use quorate_model::{
-    Codec as Compression, Executed, MessageId, MessageIdError, NodeId, Reason, TopicId, TopicName, partition_for_key,
+    Codec as Compression, Executed, MessageId, NodeId, OpaqueIdError, Reason, TopicId, TopicName, partition_for_key,
 };
 
 /// Largest answer taken from a node: a full batch or page, and a margin.

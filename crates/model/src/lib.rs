@@ -18,14 +18,16 @@
 //! | [`policy`] | retries and dead letters |
 //! | [`partitioner`] | ordering key → partition |
 //! | [`message_id`] | the opaque id from which the broker finds a message again |
+//! | [`ack_id`] | the opaque id of one delivery |
 //! | [`codec`] | the one file that knows how commands, replies and checkpoints become bytes |
 //! | [`command`], [`reply`] | what is proposed, and what proposing it answers |
 //! | [`machine`] | the machine that consensus replicates: a partition or the metadata |
-//! | [`partition`] | appends, idempotent producers, the offset index |
+//! | [`partition`] | appends, idempotent producers, the offset index, subscriptions and their deliveries |
 //! | [`meta`] | nodes, topics, placement on a hash ring, the cluster map |
 //! | [`reason`] | the one table of errors that a caller can see |
 //! | [`sabotage`] | planted bugs, in builds that must be caught |
 
+pub mod ack_id;
 pub mod batch;
 pub mod codec;
 pub mod command;
@@ -35,6 +37,7 @@ pub mod machine;
 pub mod message_id;
 pub mod meta;
 pub mod names;
+mod opaque;
 pub mod partition;
 pub mod partitioner;
 pub mod policy;
@@ -45,16 +48,18 @@ pub mod sabotage;
 
 mod varint;
 
+pub use ack_id::AckId;
 pub use batch::{BatchError, BatchHeader, Codec, ProducerStamp, RecordBatch, RecordBatchBuilder};
 pub use codec::CodecError;
 pub use command::{Command, MetaCommand, PartitionCommand};
 pub use ids::{GroupId, NodeId, Offset, PartitionId, ProducerId, ReplicaId, SubscriptionId, TopicId};
 pub use machine::{Applied, Change, Effect, Machine, MachineKind};
-pub use message_id::{MessageId, MessageIdError};
+pub use message_id::MessageId;
 pub use meta::{
     ClusterMap, MetaMachine, MetaRejected, MetaReply, NodeInfo, PartitionState, Replica, Retention, TopicState,
 };
 pub use names::{NameError, TopicName};
+pub use opaque::OpaqueIdError;
 pub use partition::{AppendRejected, Appended, IndexSegment, PartitionMachine, Retained, Stretch, Stretches};
 pub use partitioner::partition_for_key;
 pub use policy::{DeadLetterPolicy, PolicyError, RetryPolicy};

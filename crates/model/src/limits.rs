@@ -62,6 +62,17 @@ pub const RETRY_PAUSE_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
 /// Most pauses in a list of them.
 pub const RETRY_PAUSES_MAX: usize = 32;
 
+/// Messages of one ordering key that wait in a subscription's memory; where the others are is found in the log.
+pub const KEY_LINE_MAX: usize = 256;
+/// Messages that wait behind their ordering keys in the memory of one subscription in one partition; beyond it one per key.
+pub const KEY_LINES_TOTAL_MAX: usize = 65_536;
+/// Messages of one ordering key that may be in flight at once, all at the same subscriber.
+pub const KEY_BATCH_MAX: usize = 64;
+/// Longest text about why a message was returned.
+pub const RETURN_ERROR_BYTES_MAX: usize = 512;
+/// Largest encoded settlement.
+pub const SETTLEMENT_BYTES_MAX: usize = 8 << 20;
+
 /// Log entries that one segment of the offset index covers: one bit each.
 pub const SEGMENT_ENTRIES_MAX: u32 = 64;
 /// A segment of the offset index closes once it holds this many bytes of batches.

@@ -192,7 +192,7 @@ impl Topics {
         let executed = self.front.router.execute(target, command.encode(), Routing::Forward, deadline).await;
         match executed.map_err(|error| self.front.route_error(error, "the metadata group", Routing::Forward))? {
             Reply::Meta(outcome) => outcome.map_err(ApiError::from),
-            Reply::Partition(_) | Reply::LogStart(_) => Err(out_of_turn()),
+            Reply::Partition(_) | Reply::LogStart(_) | Reply::Subscription(_) => Err(out_of_turn()),
             Reply::Refused(why) => Err(ApiError::internal(format!("the metadata group can't read the command: {why}"))),
         }
     }
