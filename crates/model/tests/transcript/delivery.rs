@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Candidate, Credit, Delivery, Dispatcher, LeaseId, Outcome, Return, Rules, SessionId, WaiterId, Want,
+    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Return, Rules, SessionId, WaiterId,
+    Want,
 };
 use quorate_model::partition::subscription::{
     KeyHash, Lane, Place, Position, Settled, SubscriptionChanged, SubscriptionRejected, SubscriptionState,
@@ -16,6 +17,22 @@ use super::Line;
 
 pub(crate) const SUBSCRIPTION: SubscriptionId = SubscriptionId::new(7);
 
+/// Messages and bytes that each session still takes.
+#[derive(Default)]
+struct Purses(BTreeMap<SessionId, (u64, u64)>);
+
+impl Credits for Purses {
+    fn spend(&mut self, session: SessionId, bytes: u32) -> bool {
+        let Some((messages, left)) = self.0.get_mut(&session) else { return false };
+        if *messages == 0 || *left == 0 {
+            return false;
+        }
+        *messages -= 1;
+        *left = left.saturating_sub(bytes.into());
+        true
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Leader {
     now_s: u64,
@@ -24,6 +41,7 @@ pub(crate) struct Leader {
     /// Only messages with this key are wanted.
     filter: Option<String>,
     dispatcher: Option<Dispatcher>,
+    credits: Purses,
     /// Messages delivered so far → their last delivery.
     leases: BTreeMap<Offset, LeaseId>,
     /// Those of the last `deliver`.
@@ -51,6 +69,7 @@ impl Leader {
             "lead" => {
                 let state = partition.subscriptions().get(SUBSCRIPTION).unwrap();
                 self.leases.clear();
+                self.credits = Purses::default();
                 self.dispatcher = Some(Dispatcher::new(SUBSCRIPTION, rules(line), bounds(line), state));
                 return Some(String::new());
             }
@@ -65,7 +84,9 @@ impl Leader {
         match line.word(0) {
             "grant" => {
                 let (messages, bytes) = (line.number("messages").unwrap_or(0), line.number("bytes").unwrap_or(1 << 20));
-                self.dispatcher().grant(session(), Credit { messages, bytes });
+                self.dispatcher().join(session());
+                let held = self.credits.0.entry(session()).or_default();
+                *held = (held.0 + messages, held.1 + bytes);
             }
             "leave" => self.dispatcher().leave(session(), now_ms),
             "ack" | "nack" | "release" | "extend" => self.say(line, now_ms),
@@ -121,7 +142,7 @@ impl Leader {
                 }
             }
         }
-        for Delivery { session, lease, position, attempt, error } in self.dispatcher().take(now_ms) {
+        for Delivery { session, lease, position, attempt, error } in self.take(now_ms) {
             let offset = position.offset();
             self.leases.insert(offset, lease);
             self.last.push((offset, lease));
@@ -131,6 +152,10 @@ impl Leader {
             writeln!(out, "{offset}{key} to {}, attempt {attempt}{error}", session.0).unwrap();
         }
         out
+    }
+
+    fn take(&mut self, now_ms: u64) -> Vec<Delivery> {
+        self.dispatcher.as_mut().unwrap().take(now_ms, &mut self.credits)
     }
 
     fn candidates(&self, from: Place, upto: Place) -> Vec<Candidate> {

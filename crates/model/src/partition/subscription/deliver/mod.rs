@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 pub use pending::{Answer, Outcome};
-pub use sessions::Credit;
+pub use sessions::Credits;
 
 use self::leases::{Lease, Leases};
 use self::lines::Lines;
@@ -331,29 +331,37 @@ impl Dispatcher {
 
 /// Delivering.
 impl Dispatcher {
-    /// A session takes so much more. One that isn't known begins.
-    pub fn grant(&mut self, session: SessionId, credit: Credit) {
-        self.sessions.grant(session, credit);
+    /// A session wants messages.
+    pub fn join(&mut self, session: SessionId) {
+        self.sessions.insert(session);
     }
 
-    /// Hands out what is ready to those with credit.
-    pub fn take(&mut self, now_ms: u64) -> Vec<Delivery> {
+    /// Hands out what is ready, by turns to those with credit.
+    pub fn take(&mut self, now_ms: u64, credits: &mut impl Credits) -> Vec<Delivery> {
         self.round += 1;
         self.make_due(now_ms);
-        let mut deliveries = Vec::new();
-        while let Some(session) = self.sessions.next()
+        let (mut deliveries, mut without) = (Vec::new(), BTreeSet::new());
+        while let Some(session) = self.sessions.next(&without)
             && let Some((position, next)) = self.next_ready()
         {
             if self.is_settled(position) {
                 continue;
             }
-            match self.who_gets(next.key, session) {
-                Some(session) => deliveries.push(self.deliver(session, position, next, now_ms)),
-                None => {
-                    if let Some(key) = next.key {
-                        self.lines.wait(key, position, next.bytes);
-                    }
+            match (self.who_gets(next.key, session), next.key) {
+                (Some(gets), _) if credits.spend(gets, next.bytes) => {
+                    deliveries.push(self.deliver(gets, position, next, now_ms));
                 }
+                (Some(gets), None) => {
+                    without.insert(gets);
+                    self.ready.insert(rank(position), next);
+                }
+                (Some(gets), Some(key)) if gets == session => {
+                    without.insert(gets);
+                    self.make_ready(position, next.bytes, Some(key));
+                }
+                // Whoever has the key takes no more, or it is out: in line, then.
+                (_, Some(key)) => self.lines.wait(key, position, next.bytes),
+                (None, None) => {}
             }
         }
         deliveries
@@ -371,7 +379,7 @@ impl Dispatcher {
     /// Who may get a message of this key, if it is `session`'s turn.
     fn who_gets(&self, key: Option<KeyHash>, session: SessionId) -> Option<SessionId> {
         let Some(key) = key.filter(|key| self.rules.ordered && !self.lines.is_free(*key)) else { return Some(session) };
-        self.lines.batch(key, self.round, KEY_BATCH_MAX).filter(|session| self.sessions.has_credit(*session))
+        self.lines.batch(key, self.round, KEY_BATCH_MAX).filter(|session| self.sessions.contains(*session))
     }
 
     fn deliver(&mut self, session: SessionId, position: Position, next: Ready, now_ms: u64) -> Delivery {
@@ -383,7 +391,7 @@ impl Dispatcher {
         let deadline_ms = now_ms.saturating_add(self.rules.ack_deadline_ms);
         let lease =
             self.leases.insert(Lease { session, position, attempt, deadline_ms, first_delivered_ms, bytes, key });
-        self.sessions.hand(session, lease, bytes);
+        self.sessions.hand(session, lease);
         if let Some(key) = key.filter(|_| self.rules.ordered) {
             self.lines.goes_out(key, position, Some((session, self.round)));
         }
