@@ -282,6 +282,8 @@ impl RealWorld {
     /// # Errors
     /// If a disk can't be read.
     pub fn read_logs(&mut self) -> Result<Vec<GroupLogs>, String> {
+        // All at one moment: those who notice that a leader is gone elect another, whose first entry not all would get.
+        self.ids.clone().into_iter().try_for_each(|node| self.freeze(node))?;
         for node in self.ids.clone() {
             self.kill(node)?;
         }

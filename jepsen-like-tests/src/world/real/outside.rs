@@ -100,7 +100,7 @@ impl RealWorld {
     }
 
     /// Stops a node, and returns when none of its threads does anything any more of its own accord.
-    fn freeze(&self, node: u64) -> Result<(), String> {
+    pub(super) fn freeze(&self, node: u64) -> Result<(), String> {
         if !self.signal(node, Signal::SIGSTOP)? {
             return Ok(());
         }
