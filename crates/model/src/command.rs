@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, CodecError};
 use crate::ids::{NodeId, Offset};
 use crate::limits::{BATCH_BYTES_MAX, META_COMMAND_BYTES_MAX};
-use crate::meta::Retention;
-use crate::names::TopicName;
+use crate::meta::{NewSubscription, Retention, SubscriptionChange};
+use crate::names::{SubscriptionName, TopicName};
 
 const TAG_APPEND: u8 = 1;
 const TAG_TRIM_TO: u8 = 2;
@@ -109,12 +109,23 @@ pub enum MetaCommand {
         /// All labels; replaces those there are.
         labels: Option<BTreeMap<String, String>>,
     },
-    /// Delete a topic and its records.
+    /// Delete a topic with its records and its subscriptions.
     DeleteTopic {
         /// As in [`MetaCommand::CreateTopic`].
         request_id: String,
         /// The topic.
         name: TopicName,
+    },
+    /// Create a subscription.
+    CreateSubscription(NewSubscription),
+    /// Change what can change about a subscription.
+    UpdateSubscription(SubscriptionChange),
+    /// Delete a subscription and what it knows of its messages.
+    DeleteSubscription {
+        /// As in [`MetaCommand::CreateTopic`].
+        request_id: String,
+        /// The subscription.
+        name: SubscriptionName,
     },
 }
 
