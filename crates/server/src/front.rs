@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use quorate_consensus::{Admission, Env, RaftGroup};
-use quorate_model::{Executed, GroupId, NodeId, PartitionId, Replica, ReplicaId, TopicId, TopicName, TopicState};
+use quorate_model::{
+    Executed, GroupId, MetaCommand, MetaReply, NodeId, PartitionId, Replica, ReplicaId, Reply, TopicId, TopicName,
+    TopicState,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::error::ApiError;
@@ -76,6 +79,16 @@ impl Front {
         // Copies one partition out of the map, not its whole topic: publishing asks this of every batch.
         let found = self.map.find(|map| map.topic_by_id(topic).map(|state| Partition::of(state, index))).await;
         found.unwrap_or_else(|| Err(ApiError::topic_not_found(&topic)))
+    }
+
+    /// Has the metadata group carry out a command, wherever it is led: there is no hint to be had.
+    pub(crate) async fn change(&self, command: &MetaCommand, deadline: Deadline) -> Result<MetaReply, ApiError> {
+        let executed = self.router.execute(self.metadata(), command.encode(), Routing::Forward, deadline).await;
+        match executed.map_err(|error| self.route_error(error, "the metadata group", Routing::Forward))? {
+            Reply::Meta(outcome) => outcome.map_err(ApiError::from),
+            Reply::Partition(_) | Reply::LogStart(_) => Err(ApiError::out_of_turn()),
+            Reply::Refused(why) => Err(ApiError::internal(format!("the metadata group can't read the command: {why}"))),
+        }
     }
 
     /// What became of a command to this group, as an error for the caller.
