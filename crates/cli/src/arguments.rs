@@ -9,6 +9,7 @@ use crate::commands::explain::Explain;
 use crate::commands::publish::Publish;
 use crate::commands::read::Read;
 use crate::commands::server::Server;
+use crate::commands::subscription::SubscriptionCommand;
 use crate::commands::topic::TopicCommand;
 use crate::connect::Connect;
 use crate::output::Format;
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     /// Topics: named, partitioned, replicated logs
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Subscriptions: durable groups of consumers, each of which gets every message of its topic
+    #[command(subcommand)]
+    Subscription(SubscriptionCommand),
     /// Publish messages
     #[command(name = "pub", visible_alias = "publish")]
     Publish(Publish),

@@ -51,6 +51,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Completion(completion) => completion.run(),
         Command::Dev(dev) => block_on(dev.run(output)),
         Command::Topic(topic) => block_on(topic.run(&arguments.connect, output)),
+        Command::Subscription(subscription) => block_on(subscription.run(&arguments.connect, output)),
         Command::Publish(publish) => block_on(publish.run(&arguments.connect, output)),
         Command::Read(read) => block_on(read.run(&arguments.connect, output)),
         Command::Cluster(cluster) => block_on(cluster.run(&arguments.connect, output)),

@@ -16,6 +16,7 @@ use crate::publisher::PublisherBuilder;
 use crate::reader::ReaderBuilder;
 use crate::retry::{Deadline, RetrySettings};
 use crate::routing::{ClusterView, Router, TopicRef, TopicView};
+use crate::subscriptions::Subscriptions;
 use crate::topics::Topics;
 
 /// A topic that one node knows reaches the map of another within this time, or it isn't there.
@@ -92,6 +93,12 @@ impl Client {
     #[must_use]
     pub fn topics(&self) -> Topics {
         Topics::new(self.clone())
+    }
+
+    /// Creates, looks up, changes and deletes subscriptions.
+    #[must_use]
+    pub fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::new(self.clone())
     }
 
     /// The cluster map, the health of nodes, leadership.

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, CodecError};
 use crate::ids::{NodeId, Offset, SubscriptionId};
 use crate::limits::{BATCH_BYTES_MAX, META_COMMAND_BYTES_MAX, SETTLEMENT_BYTES_MAX};
-use crate::meta::Retention;
-use crate::names::TopicName;
+use crate::meta::{NewSubscription, Retention, SubscriptionChange};
+use crate::names::{SubscriptionName, TopicName};
 use crate::partition::subscription::Settlement;
 
 const TAG_APPEND: u8 = 1;
@@ -132,12 +132,23 @@ pub enum MetaCommand {
         /// All labels; replaces those there are.
         labels: Option<BTreeMap<String, String>>,
     },
-    /// Delete a topic and its records.
+    /// Delete a topic with its records and its subscriptions.
     DeleteTopic {
         /// As in [`MetaCommand::CreateTopic`].
         request_id: String,
         /// The topic.
         name: TopicName,
+    },
+    /// Create a subscription.
+    CreateSubscription(NewSubscription),
+    /// Change what can change about a subscription.
+    UpdateSubscription(SubscriptionChange),
+    /// Delete a subscription and what it knows of its messages.
+    DeleteSubscription {
+        /// As in [`MetaCommand::CreateTopic`].
+        request_id: String,
+        /// The subscription.
+        name: SubscriptionName,
     },
 }
 

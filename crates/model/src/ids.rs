@@ -94,7 +94,7 @@ impl ReplicaId {
 }
 
 impl GroupId {
-    /// The group that holds nodes, topics and placement.
+    /// The group that holds nodes, topics, subscriptions and placement.
     pub const METADATA: GroupId = GroupId(0);
     /// The first partition group.
     pub const FIRST_PARTITION: GroupId = GroupId(1);

@@ -10,8 +10,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`ids`] | numbers with a meaning: nodes, replicas, groups, topics, offsets |
-//! | [`names`] | [`names::TopicName`], validated once, at the edge |
+//! | [`ids`] | numbers with a meaning: nodes, replicas, groups, topics, subscriptions, offsets |
+//! | [`names`] | names of topics and subscriptions, validated once, at the edge |
 //! | [`limits`] | every bound, by name |
 //! | [`record`] | one message as it stands in the log |
 //! | [`batch`] | the record batch: stored, replicated and delivered as the same bytes |
@@ -23,7 +23,7 @@
 //! | [`command`], [`reply`] | what is proposed, and what proposing it answers |
 //! | [`machine`] | the machine that consensus replicates: a partition or the metadata |
 //! | [`partition`] | appends, idempotent producers, the offset index, subscriptions and their deliveries |
-//! | [`meta`] | nodes, topics, placement on a hash ring, the cluster map |
+//! | [`meta`] | nodes, topics, subscriptions, placement on a hash ring, the cluster map |
 //! | [`reason`] | the one table of errors that a caller can see |
 //! | [`sabotage`] | planted bugs, in builds that must be caught |
 
@@ -56,9 +56,10 @@ pub use ids::{GroupId, NodeId, Offset, PartitionId, ProducerId, ReplicaId, Subsc
 pub use machine::{Applied, Change, Effect, Machine, MachineKind};
 pub use message_id::MessageId;
 pub use meta::{
-    ClusterMap, MetaMachine, MetaRejected, MetaReply, NodeInfo, PartitionState, Replica, Retention, TopicState,
+    ClusterMap, MetaMachine, MetaRejected, MetaReply, NewSubscription, NodeInfo, PartitionState, Replica, Retention,
+    SubscriptionChange, SubscriptionInfo, SubscriptionRejected, TopicState,
 };
-pub use names::{NameError, TopicName};
+pub use names::{NameError, SubscriptionName, TopicName};
 pub use opaque::OpaqueIdError;
 pub use partition::{AppendRejected, Appended, IndexSegment, PartitionMachine, Retained, Stretch, Stretches};
 pub use partitioner::partition_for_key;

@@ -22,7 +22,7 @@ pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 1_024;
 /// Longest ordering key.
 pub const ORDERING_KEY_BYTES_MAX: usize = 1_024;
 
-/// Longest topic name.
+/// Longest name of a topic or subscription.
 pub const NAME_BYTES_MAX: usize = 249;
 
 /// Most partitions of one topic.
@@ -41,9 +41,9 @@ pub const REPLICATION_FACTOR_DEFAULT: u32 = 3;
 pub const REPLICATION_FACTOR_MAX: u32 = 9;
 /// Longest request id.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
-/// Requests that changed a topic and are recognised when they come again.
+/// Requests that changed a topic and are recognised when they come again, and as many that changed a subscription.
 pub const REQUESTS_REMEMBERED: usize = 10_000;
-/// Most labels of one topic.
+/// Most labels of one topic or subscription.
 pub const LABELS_MAX: usize = 64;
 /// Longest key or value of a label.
 pub const LABEL_BYTES_MAX: usize = 63;
@@ -57,6 +57,23 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 /// still be retried safely.
 pub const PRODUCER_WINDOW_BATCHES: usize = 8;
 
+/// Most subscriptions of all topics together.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Most subscriptions of one topic.
+pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 1_000;
+/// Most bytes of all subscriptions together. Names, labels and the offsets where each begins are what they consist of:
+/// 10,000 with 1,000 partitions each wouldn't fit a checkpoint.
+pub const SUBSCRIPTIONS_BYTES_MAX: u64 = 16 << 20;
+/// Shortest time that a subscriber may have to acknowledge a message: 1 s.
+pub const ACK_DEADLINE_MS_MIN: u64 = 1_000;
+/// Longest time that a subscriber may have to acknowledge a message: 12 h.
+pub const ACK_DEADLINE_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
+/// The same for a subscription that doesn't say: 30 s.
+pub const ACK_DEADLINE_MS_DEFAULT: u64 = 30 * 1_000;
+/// How often a message is delivered at most before it becomes a dead letter, whatever the subscription says.
+pub const DELIVERY_ATTEMPTS_MAX: u32 = 1_000;
+/// The same for a subscription that names a dead-letter topic and no number.
+pub const DELIVERY_ATTEMPTS_DEFAULT: u32 = 5;
 /// Longest pause before a message is delivered again: 12 h.
 pub const RETRY_PAUSE_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
 /// Most pauses in a list of them.

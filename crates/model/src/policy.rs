@@ -81,7 +81,7 @@ impl RetryPolicy {
 
     /// The first thing that is out of bounds: which field, its value, the limit.
     pub fn check(&self) -> Result<(), PolicyError> {
-        let pause = |field, value| PolicyError::check(field, value, RETRY_PAUSE_MS_MAX);
+        let pause = |field: &str, value| PolicyError::check(field, value, RETRY_PAUSE_MS_MAX);
         match self {
             Self::Immediate => Ok(()),
             Self::Fixed { pause_ms } => pause("fixed.pause", *pause_ms),
@@ -101,7 +101,8 @@ impl RetryPolicy {
                 if count == 0 {
                     return Err(PolicyError { field: "explicit.pauses".to_owned(), value: 0, limit: 1 });
                 }
-                pauses_ms.iter().try_for_each(|pause_ms| pause("explicit.pauses", *pause_ms))
+                let mut pauses = pauses_ms.iter().enumerate();
+                pauses.try_for_each(|(place, pause_ms)| pause(&format!("explicit.pauses[{place}]"), *pause_ms))
             }
         }
     }
@@ -117,7 +118,7 @@ fn jittered(pause_ms: u64, percent: u32, chance: u64) -> u64 {
 
 /// A field of a policy that is out of bounds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("retry_policy.{field} is {value}, the limit is {limit}")]
+#[error("retry_policy.{field} is {value}{unit}, the limit is {limit}{unit}", unit = unit(.field))]
 pub struct PolicyError {
     /// Its name below `retry_policy`.
     pub field: String,
@@ -125,6 +126,11 @@ pub struct PolicyError {
     pub value: u64,
     /// What is allowed at most, or at least if the value is below it.
     pub limit: u64,
+}
+
+/// Everything is a time but these two: how many pauses there are, and the jitter.
+fn unit(field: &str) -> &'static str {
+    if matches!(field, "explicit.pauses" | "exponential.jitter_percent") { "" } else { " ms" }
 }
 
 impl PolicyError {
@@ -163,8 +169,8 @@ mod tests {
         assert_eq!(refused(RetryPolicy::Fixed { pause_ms: RETRY_PAUSE_MS_MAX }), Ok(()));
         let above = RetryPolicy::Exponential { minimum_ms: 2, maximum_ms: 1, jitter_percent: 20 };
         assert_eq!(refused(above), named("exponential.minimum", 2, 1));
-        let wild = RetryPolicy::Exponential { minimum_ms: 1, maximum_ms: 1, jitter_percent: 101 };
-        assert_eq!(refused(wild), named("exponential.jitter_percent", 101, 100));
+        let wild = || RetryPolicy::Exponential { minimum_ms: 1, maximum_ms: 1, jitter_percent: 101 };
+        assert_eq!(refused(wild()), named("exponential.jitter_percent", 101, 100));
         let steep = RetryPolicy::Linear { first_ms: 0, step_ms: over, maximum_ms: 1 };
         assert_eq!(refused(steep), named("linear.step", over, RETRY_PAUSE_MS_MAX));
         assert_eq!(refused(RetryPolicy::Explicit { pauses_ms: vec![] }), named("explicit.pauses", 0, 1));
@@ -172,6 +178,10 @@ mod tests {
         let limit = RETRY_PAUSES_MAX as u64;
         assert_eq!(refused(many), named("explicit.pauses", limit + 1, limit));
         assert_eq!(refused(RetryPolicy::default()), Ok(()));
+        let text = |policy: RetryPolicy| policy.check().expect_err("refused").to_string();
+        let second = RetryPolicy::Explicit { pauses_ms: vec![1, over] };
+        assert_eq!(text(second), "retry_policy.explicit.pauses[1] is 43200001 ms, the limit is 43200000 ms");
+        assert_eq!(text(wild()), "retry_policy.exponential.jitter_percent is 101, the limit is 100");
     }
 
     proptest! {

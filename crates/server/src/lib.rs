@@ -16,7 +16,7 @@
 //! | [`run`] | the node as a process: runtimes, signals, logs |
 //! | [`env`] | the real network, disk and clock |
 //! | [`identity`] | whose disk this is |
-//! | `api` | the services: publisher, reader, topics, cluster, other nodes; their errors |
+//! | `api` | the services: publisher, reader, topics, subscriptions, cluster, other nodes; their errors |
 //! | `deadline`, `connections`, `requests`, `limits` | bounds on what callers may ask |
 //! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
 //! | `retention` | old records go, as the topics say |

@@ -135,8 +135,8 @@ pub(crate) const RETENTION_PROPOSAL_TIME: Duration = Duration::from_secs(5);
 /// Shortest time between two cluster maps sent to the same watcher: elections come in bursts.
 pub(crate) const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
-/// Topics in one page, if the request doesn't say.
+/// Topics or subscriptions in one page, if the request doesn't say.
 pub(crate) const PAGE_SIZE_DEFAULT: usize = 100;
 
-/// Topics in one page, whatever the request says.
+/// The same, whatever the request says.
 pub(crate) const PAGE_SIZE_MAX: usize = 1_000;

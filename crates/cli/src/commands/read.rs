@@ -147,7 +147,8 @@ fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(if representable { time } else { UNIX_EPOCH }).to_string()
 }
 
-fn position(text: &str) -> Result<Start, String> {
+/// A position as people write it.
+pub(crate) fn position(text: &str) -> Result<Start, String> {
     let milliseconds = |time: SystemTime| {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Start::Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))

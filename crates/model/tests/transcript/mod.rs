@@ -2,6 +2,7 @@
 //! door that consensus uses, so that the encodings are exercised too.
 
 mod delivery;
+mod subscriptions;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -42,6 +43,11 @@ impl<'a> Line<'a> {
 
     fn number(&self, key: &str) -> Option<u64> {
         self.values.get(key).map(|value| value.parse().unwrap())
+    }
+
+    fn labels(&self) -> Option<BTreeMap<String, String>> {
+        let labels = self.values.get("labels")?.split(',').map(|label| label.split_once(':').unwrap());
+        Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
     }
 
     fn text(&self, key: &str) -> String {
@@ -103,6 +109,7 @@ impl World {
             "partition" => self.show_partition(),
             "index" => self.show_index(),
             "node" | "create" | "update" | "delete" => self.apply_meta(&meta_command(&line)),
+            "subscribe" | "change" | "unsubscribe" => self.apply_meta(&subscriptions::command(&line)),
             "map" => self.show_map(),
             other => panic!("unknown command {other:?}"),
         }
@@ -219,6 +226,9 @@ impl World {
         for topic in map.topics.values() {
             out.push_str(&topic_text(topic));
         }
+        for subscription in map.subscriptions.values() {
+            out.push_str(&subscriptions::text(subscription));
+        }
         let deleted: Vec<String> = map.tombstones.iter().map(|group| group.to_string()).collect();
         if !deleted.is_empty() {
             writeln!(out, "deleted groups {}", deleted.join(" ")).unwrap();
@@ -278,11 +288,7 @@ fn segment_text(segment: &IndexSegment) -> String {
 
 fn meta_command(line: &Line<'_>) -> MetaCommand {
     let topic = || TopicName::parse(line.word(1)).unwrap();
-    let labels = || {
-        let labels = line.values.get("labels")?;
-        let labels = labels.split(',').map(|label| label.split_once(':').unwrap());
-        Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-    };
+    let labels = || line.labels();
     match line.word(0) {
         "node" => MetaCommand::RegisterNode {
             node: NodeId::new(line.word(1).parse().unwrap()),
@@ -322,6 +328,14 @@ fn meta_reply(reply: &MetaReply) -> String {
         }
         MetaReply::TopicUpdated { topic } => format!("updated: {}", topic_text(topic)),
         MetaReply::TopicDeleted { topic } => format!("deleted topic {topic}\n"),
+        MetaReply::SubscriptionCreated { subscription, existing } => {
+            let what = if *existing { "exists from an earlier attempt" } else { "created" };
+            format!("{what}: {}", subscriptions::text(subscription))
+        }
+        MetaReply::SubscriptionUpdated { subscription } => format!("updated: {}", subscriptions::text(subscription)),
+        MetaReply::SubscriptionDeleted { subscription, version } => {
+            format!("deleted subscription {subscription} as of version {version}\n")
+        }
     }
 }
 
