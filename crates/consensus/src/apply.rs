@@ -63,7 +63,7 @@ impl Published {
 
 impl Published {
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
-        self.machine().lock().unwrap_or_else(PoisonError::into_inner)
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -359,7 +359,8 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         self.restore(meta, &data)?;
-        self.floor = self.machine().as_partition().map_or(Offset::ZERO, |partition| partition.next_offset());
+        let end = self.machine().as_partition().map_or(Offset::ZERO, |partition| partition.next_offset());
+        self.floor = end;
         // Checkpoint and purge are one write: a state ahead of its log would look like a log that lost its end.
         self.store.install_checkpoint(&self.log, &self.checkpoint()).await.map_err(storage_io)?;
         (self.unsaved_entries, self.unsaved_bytes) = (0, 0);

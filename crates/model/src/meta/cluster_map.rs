@@ -27,6 +27,8 @@ pub struct ClusterMap {
     pub subscriptions: BTreeMap<SubscriptionName, Arc<SubscriptionInfo>>,
     /// Groups whose data is to be removed.
     pub tombstones: Tombstones,
+    /// The id that the next subscription will get.
+    pub next_subscription: SubscriptionId,
     by_id: BTreeMap<TopicId, Arc<TopicState>>,
     by_group: BTreeMap<GroupId, PartitionId>,
     subscriptions_by_id: BTreeMap<SubscriptionId, Arc<SubscriptionInfo>>,
@@ -52,6 +54,7 @@ struct Encoded {
     topics: BTreeMap<TopicName, Arc<TopicState>>,
     subscriptions: BTreeMap<SubscriptionName, Arc<SubscriptionInfo>>,
     tombstones: Tombstones,
+    next_subscription: SubscriptionId,
 }
 
 impl ClusterMap {
@@ -62,6 +65,7 @@ impl ClusterMap {
         topics: BTreeMap<TopicName, Arc<TopicState>>,
         subscriptions: BTreeMap<SubscriptionName, Arc<SubscriptionInfo>>,
         tombstones: Tombstones,
+        next_subscription: SubscriptionId,
     ) -> Self {
         let by_id = topics.values().map(|topic| (topic.id, Arc::clone(topic))).collect();
         let by_group = topics
@@ -80,6 +84,7 @@ impl ClusterMap {
             topics,
             subscriptions,
             tombstones,
+            next_subscription,
             by_id,
             by_group,
             subscriptions_by_id,
@@ -105,6 +110,11 @@ impl ClusterMap {
     /// The subscription with this id.
     pub fn subscription_by_id(&self, id: SubscriptionId) -> Option<&Arc<SubscriptionInfo>> {
         self.subscriptions_by_id.get(&id)
+    }
+
+    /// Whether a subscription was made and has ended, as opposed to one that this map doesn't know yet.
+    pub fn has_ended(&self, subscription: SubscriptionId) -> bool {
+        subscription < self.next_subscription && !self.subscriptions_by_id.contains_key(&subscription)
     }
 
     /// The subscriptions of a topic, in the order of their names.
@@ -144,13 +154,15 @@ impl ClusterMap {
             topics: self.topics.clone(),
             subscriptions: self.subscriptions.clone(),
             tombstones: self.tombstones.clone(),
+            next_subscription: self.next_subscription,
         };
         codec::encode(VERSION, &parts)
     }
 
     /// Reads a map.
     pub fn decode(bytes: &Bytes) -> Result<ClusterMap, CodecError> {
-        let parts: Encoded = codec::decode("cluster map", VERSION, CHECKPOINT_BYTES_MAX, bytes)?;
-        Ok(ClusterMap::new(parts.version, parts.nodes, parts.topics, parts.subscriptions, parts.tombstones))
+        let Encoded { version, nodes, topics, subscriptions, tombstones, next_subscription } =
+            codec::decode("cluster map", VERSION, CHECKPOINT_BYTES_MAX, bytes)?;
+        Ok(ClusterMap::new(version, nodes, topics, subscriptions, tombstones, next_subscription))
     }
 }

@@ -137,6 +137,7 @@ impl MetaMachine {
             self.topics.clone(),
             self.subscriptions.by_name.clone(),
             self.tombstones.clone(),
+            self.subscriptions.next,
         )
     }
 

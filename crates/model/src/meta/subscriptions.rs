@@ -18,7 +18,7 @@ use crate::names::SubscriptionName;
 pub(super) struct Subscriptions {
     pub(super) by_name: BTreeMap<SubscriptionName, Arc<SubscriptionInfo>>,
     requests: Requests<SubscriptionName, SubscriptionId>,
-    next: SubscriptionId,
+    pub(super) next: SubscriptionId,
 }
 
 impl Default for Subscriptions {

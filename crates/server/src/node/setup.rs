@@ -17,6 +17,8 @@ use super::failure::{Alarm, NodeFailure};
 use super::{Addresses, Node, Probe, Runtimes, StartError};
 use crate::api::{self, Ending, ServeError};
 use crate::config::Config;
+use crate::dispatch::Dispatch;
+use crate::endings::Endings;
 use crate::front::{Front, metadata_replicas};
 use crate::hearsay;
 use crate::identity;
@@ -72,6 +74,7 @@ async fn start_on(
         map: MapView::new(newest_map.subscribe()),
         router: Router::new(config.node.id, groups.clone(), leaders.clone()),
         peers: Peers::new(Arc::clone(&env), &config.cluster.voters),
+        dispatch: Dispatch::new(Arc::clone(&env), newest_map.subscribe(), draining.clone()),
         env,
         admission: groups.admission().clone(),
         reads: Reads::new(&config.limits),
@@ -120,6 +123,7 @@ async fn start_on(
         }
         .run(),
     );
+    parts.background(Endings { groups: groups.clone(), map: front.map.watch() }.run());
     let env = Arc::clone(&front.env);
     parts.background(Retainer { groups: groups.clone(), map: front.map.watch(), env }.run());
     parts.background(hearsay::listen(Arc::clone(&front), parts.tasks.clone()));

@@ -11,6 +11,7 @@ mod settled;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
 
 pub use place::{Lane, Place, Position};
 pub use settled::Settled;
@@ -50,6 +51,13 @@ pub struct Retry {
 /// Stands for an ordering key. Two keys with the same one wait for each other, which harms nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// Of a message's ordering key; `None` if it has none.
+    pub fn of(key: &[u8]) -> Option<KeyHash> {
+        (!key.is_empty()).then(|| KeyHash(xxh3_64(key)))
+    }
+}
 
 /// What became of messages of one subscription, as its leader tells it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

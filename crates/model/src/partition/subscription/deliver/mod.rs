@@ -94,7 +94,7 @@ pub struct Candidate {
     pub place: Place,
     /// Size of its data.
     pub bytes: u32,
-    /// Its ordering key, if it has one and that counts.
+    /// Its ordering key, if it has one.
     pub key: Option<KeyHash>,
 }
 
@@ -220,6 +220,12 @@ impl Dispatcher {
             ready: self.ready.len(),
             sessions: self.sessions.len(),
         }
+    }
+
+    /// Whether a message could be handed out now.
+    pub fn has_ready(&self, now_ms: u64) -> bool {
+        let due = self.schedule.first().is_some_and(|(due_ms, _)| *due_ms <= now_ms);
+        self.sessions.len() > 0 && (due || !self.ready.is_empty())
     }
 
     /// When something is to be done although nobody says anything: a lease ends, or a message is due.

@@ -2,7 +2,8 @@
 
 use super::leases::Lease;
 use super::pending::{Answer, Outcome, Pending, Then};
-use super::{Dispatcher, KeyHash, LeaseId, Position, Return, SessionId, WaiterId, rank};
+use super::{Dispatcher, KeyHash, Lane, LeaseId, Place, Position, Return, SessionId, WaiterId, rank};
+use crate::ids::Offset;
 use crate::partition::subscription::{Retry, Settlement};
 
 impl Dispatcher {
@@ -68,6 +69,24 @@ impl Dispatcher {
         for lease in self.sessions.remove(session) {
             let returned = Return::Failed { pause_ms: Some(0), error: String::new() };
             self.comes_back(lease, returned, now_ms, 0);
+        }
+    }
+
+    /// A subscriber is gone and keeps what it has in hand, until the time for that is over.
+    pub fn detach(&mut self, session: SessionId) {
+        self.sessions.remove(session);
+    }
+
+    /// Retention removed what lies before `log_start`.
+    pub fn trim_to(&mut self, log_start: Offset) {
+        let end = Position::at(log_start);
+        self.settled.entry(Lane::LOG).or_default().insert(Place::FIRST..end.place);
+        let kept = self.retries.split_off(&end);
+        for (position, retry) in std::mem::replace(&mut self.retries, kept) {
+            if let Some(key) = retry.key.filter(|_| self.leases.at(position).is_none()) {
+                self.lines.comes_back(key, position);
+                self.move_up(key);
+            }
         }
     }
 
@@ -193,6 +212,11 @@ impl Dispatcher {
     /// What can be told to those who wait.
     pub fn answers(&mut self) -> Vec<Answer> {
         std::mem::take(&mut self.answers)
+    }
+
+    /// Whether something is to be proposed, urgent or not.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Who waits for an answer that won't come, because the dispatcher is given up.
