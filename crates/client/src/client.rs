@@ -16,6 +16,7 @@ use crate::publisher::PublisherBuilder;
 use crate::reader::ReaderBuilder;
 use crate::retry::{Deadline, RetrySettings};
 use crate::routing::{ClusterView, Router, TopicRef, TopicView};
+use crate::subscriber::SubscriberBuilder;
 use crate::subscriptions::Subscriptions;
 use crate::topics::Topics;
 
@@ -87,6 +88,11 @@ impl Client {
     /// Reads a topic's log, without any state on the server.
     pub fn reader(&self, topic: impl Into<String>) -> ReaderBuilder {
         ReaderBuilder::new(self.clone(), topic.into())
+    }
+
+    /// Takes messages of a subscription, and says what became of each.
+    pub fn subscriber(&self, subscription: impl Into<String>) -> SubscriberBuilder {
+        SubscriberBuilder::new(self.clone(), subscription.into())
     }
 
     /// Creates, looks up, changes and deletes topics.

@@ -29,6 +29,7 @@
 //! | `client` | [`Client`] and its settings: the entry point |
 //! | `publisher` | [`Publisher`]: batches, producer id and sequences, order, retry, back-pressure |
 //! | `reader` | [`Reader`]: an async stream that survives lost leaders |
+//! | `subscriber` | [`Subscriber`]: deliveries of a subscription, and what becomes of each |
 //! | `topics`, `subscriptions`, `cluster` | [`Topics`], [`Subscriptions`] and [`Cluster`]: administration |
 //! | `message` | [`Message`] and [`ReceivedMessage`] |
 //! | `error` | [`ClientError`]: reason, facts, whether carried out, whether to retry |
@@ -49,6 +50,7 @@ mod publisher;
 mod reader;
 mod retry;
 mod routing;
+mod subscriber;
 mod subscriptions;
 mod topics;
 mod wire;
@@ -62,6 +64,7 @@ pub use publisher::{PublishError, Published, Publisher, PublisherBuilder, Receip
 pub use reader::{Reader, ReaderBuilder, Start};
 pub use retry::RetrySettings;
 pub use routing::{ClusterView, Leadership, NodeView, PartitionView, TopicView};
+pub use subscriber::{Delivery, Settled, Subscriber, SubscriberBuilder};
 pub use subscriptions::{
     DeadLetterPolicy, RetryPolicy, Subscription, SubscriptionSpec, SubscriptionUpdate, Subscriptions,
 };
