@@ -9,6 +9,7 @@ use crate::commands::explain::Explain;
 use crate::commands::publish::Publish;
 use crate::commands::read::Read;
 use crate::commands::server::Server;
+use crate::commands::subscribe::Subscribe;
 use crate::commands::subscription::SubscriptionCommand;
 use crate::commands::topic::TopicCommand;
 use crate::connect::Connect;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     /// Publish messages
     #[command(name = "pub", visible_alias = "publish")]
     Publish(Publish),
+    /// Take messages of a subscription, and acknowledge them
+    #[command(name = "sub", visible_alias = "subscribe")]
+    Subscribe(Subscribe),
     /// Read messages; leaves no trace on the server
     Read(Read),
     /// The cluster: its nodes, its partitions, its health
