@@ -130,6 +130,67 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
+    /// Makes a subscription of the topic, which begins with the first message.
+    Subscription {
+        /// Its name.
+        subscription: String,
+        /// Whether messages of one key keep their order.
+        ordered: bool,
+    },
+    /// A subscriber takes a message from its stream. What it says of it later names it by the number of this operation.
+    Deliver {
+        /// Of which subscription.
+        subscription: String,
+        /// The message, as in its `Publish`.
+        message: String,
+        /// Where it is.
+        partition: u32,
+        /// Where in it.
+        offset: u64,
+        /// Its ordering key, if it has one.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        key: String,
+        /// 1 for the first delivery.
+        attempt: u32,
+    },
+    /// A subscriber says that a message is done.
+    Acknowledge {
+        /// Of which subscription.
+        subscription: String,
+        /// The message.
+        message: String,
+        /// Number of its `Deliver`.
+        delivery: u64,
+        /// What became of it; known after `ok` and `fail`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        settled: Option<Settled>,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// A subscriber returns a message.
+    Return {
+        /// Of which subscription.
+        subscription: String,
+        /// The message.
+        message: String,
+        /// Number of its `Deliver`.
+        delivery: u64,
+        /// The pause that it asks for; `None`: as the subscription says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pause_ms: Option<u64>,
+        /// What became of it; known after `ok`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        settled: Option<Settled>,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// In the end: waits until nothing is left to be acknowledged, and a while longer; `unknown` if something is.
+    Emptied {
+        /// What is left, of all subscriptions together; known after the end.
+        left: usize,
+    },
     /// How often a publisher sent a batch again, and how many messages were acknowledged as repeats: few, because the answer
     /// to the first attempt mostly comes first.
     Repeated {
@@ -213,6 +274,20 @@ pub enum TopicOperation {
         /// Its value; `None`: it isn't there. Known after `ok`.
         value: Option<u64>,
     },
+}
+
+/// What became of what a subscriber said of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Settled {
+    /// As it asked for.
+    Done,
+    /// The message had been settled before.
+    Already,
+    /// Nothing: the message was or will be delivered again.
+    LeaseLost,
+    /// Nothing: the subscription was moved.
+    Seeked,
 }
 
 /// What a read is for.
@@ -320,10 +395,33 @@ impl Recorder {
         self.record(self.lock(), op, phase, action);
     }
 
+    /// Something that has no duration, and that others name by the number that is returned.
+    pub fn occurrence(&self, process: &str, action: Action) -> u64 {
+        let mut recorded = self.lock();
+        recorded.next_op += 1;
+        let op = Op { number: recorded.next_op, process: process.to_owned() };
+        self.record(recorded, &op, Phase::Ok, action);
+        op.number
+    }
+
     /// Something that has no duration.
     pub fn remark(&self, process: &str, action: Action) {
         let op = Op { number: 0, process: process.to_owned() };
         self.record(self.lock(), &op, Phase::Ok, action);
+    }
+
+    /// Shows everybody's events from a position on, and says where the next ones will be.
+    pub fn follow(&self, from: usize, mut look: impl FnMut(&Event)) -> usize {
+        let recorded = self.lock();
+        let events = &recorded.history.events;
+        events.iter().skip(from).for_each(&mut look);
+        events.len()
+    }
+
+    /// Time since the world began.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        self.trace.now_ms()
     }
 
     /// What was recorded so far.
@@ -361,6 +459,20 @@ mod tests {
         recorder.end(&op, Phase::Ok, publish(Some(7)));
         let seen = vec![Seen { partition: 2, offset: 7, message: "a-1".to_owned() }];
         recorder.remark("b", Action::Read { purpose: Purpose::Tail, seen, why: "cut".to_owned() });
+        let (subscription, message) = ("plain".to_owned(), "a-1".to_owned());
+        let delivery = recorder.occurrence(
+            "s",
+            Action::Deliver {
+                subscription: subscription.clone(),
+                message: message.clone(),
+                partition: 2,
+                offset: 7,
+                key: String::new(),
+                attempt: 1,
+            },
+        );
+        let settled = Some(Settled::Already);
+        recorder.remark("s", Action::Acknowledge { subscription, message, delivery, settled, why: String::new() });
         recorder.remark("nemesis", Action::Healed);
         let history = recorder.history();
         let mut text = Vec::new();

@@ -20,6 +20,8 @@ pub struct Report {
     pub repeated_batches: u64,
     /// Records that readers saw.
     pub records_read: u64,
+    /// Deliveries that weren't the first of their message.
+    pub redeliveries: u64,
     /// By fault: how often it began, and how often it took effect.
     pub faults: BTreeMap<String, (u64, u64)>,
     /// What each fault of the run did, by its number.
@@ -42,6 +44,14 @@ impl Report {
                 Action::Transfer { .. } => "transfer",
                 Action::Topic { .. } => "topic",
                 Action::Found { .. } => "found",
+                Action::Subscription { .. } => "subscription",
+                Action::Deliver { attempt, .. } => {
+                    report.redeliveries += u64::from(*attempt > 1);
+                    "delivery"
+                }
+                Action::Acknowledge { .. } => "ack",
+                Action::Return { .. } => "return",
+                Action::Emptied { .. } => "emptied",
                 Action::Repeated { batches, .. } => {
                     report.repeated_batches += batches;
                     continue;
@@ -76,6 +86,7 @@ impl Report {
         self.acknowledged += other.acknowledged;
         self.repeated_batches += other.repeated_batches;
         self.records_read += other.records_read;
+        self.redeliveries += other.redeliveries;
         // Numbers of faults are those of one run.
         self.schedule.clear();
         for (operation, count) in &other.operations {
@@ -96,10 +107,11 @@ impl fmt::Display for Report {
         writeln!(out, "time: {}.{:03} s", self.took_ms / 1_000, self.took_ms % 1_000)?;
         writeln!(
             out,
-            "operations: {}; {} records read, {} batches sent again",
+            "operations: {}; {} records read, {} batches sent again, {} redeliveries",
             operations.join(", "),
             self.records_read,
-            self.repeated_batches
+            self.repeated_batches,
+            self.redeliveries
         )?;
         write!(
             out,

@@ -168,6 +168,9 @@ fn choose(
     nemesis::pick(kinds, &arguments.faults, arguments.seed)
 }
 
+/// Ordering keys where they count.
+const KEYS: usize = 50;
+
 /// Some thousands of messages per second, or a tenth of that. In every third run the log loses its head as it goes.
 fn load(seed: u64, job: Job, weight: Weight) -> Load {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad);
@@ -175,6 +178,7 @@ fn load(seed: u64, job: Job, weight: Weight) -> Load {
     Load {
         partitions: rng.u32(2..=6),
         keep_messages: seed.is_multiple_of(3).then_some(if light { KEPT_MESSAGES / 10 } else { KEPT_MESSAGES }),
+        keys: if job == Job::Queue { KEYS } else { 0 },
         window: rng.usize(200..=1_000),
         burst: if light { 2..=6 } else { 12..=36 },
         pause_ms: 15..45,

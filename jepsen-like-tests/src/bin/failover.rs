@@ -120,6 +120,7 @@ fn options(arguments: &Arguments, kinds: Vec<Kind<RealWorld>>) -> Result<Options
     let load = Load {
         partitions: 1,
         keep_messages: None,
+        keys: 0,
         // More than a publisher sends while its messages may be without an outcome, so that nothing else holds it up.
         window: 10_000,
         burst: 1..=1,

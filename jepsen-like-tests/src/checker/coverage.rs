@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Operations, Read};
+use super::{Delivery, Operations, Read};
 use crate::history::{Action, Event, History, Phase, Purpose, TopicOperation};
 
 /// What a run set out to cover.
@@ -22,6 +22,10 @@ pub struct Expected {
     pub repeats: bool,
     /// Topics must have been made, changed, removed, and found in the end.
     pub topics: bool,
+    /// Subscriptions that must have been served, also after the faults, and in all ways: with acknowledgements, returns,
+    /// and messages that were kept for too long.
+    #[serde(default)]
+    pub subscriptions: usize,
     /// Groups whose replicas must have been compared.
     pub groups: usize,
 }
@@ -66,7 +70,8 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
             missing.push(format!("no message that partition {partition} took and acknowledged after the faults"));
         }
     }
-    let of_log = usize::from(expected.partitions > 0);
+    let is_read = expected.partitions > 0 && expected.subscriptions == 0;
+    let of_log = usize::from(is_read);
     for (purpose, least) in [(Purpose::Snapshot, of_log), (Purpose::Final, expected.final_reads)] {
         let reads = operations.reads.iter().filter(|read| read.purpose == purpose && read.is_complete());
         let with_content = reads.filter(|read| !read.seen.is_empty()).count();
@@ -75,7 +80,7 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
         }
     }
     let followed = operations.reads.iter().any(|read| read.purpose == Purpose::Tail && !read.seen.is_empty());
-    if expected.partitions > 0 && !followed {
+    if is_read && !followed {
         missing.push("no reader that followed the log".to_owned());
     }
     let begins_later = |read: &Read<'_>| {
@@ -94,10 +99,42 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
             missing.push(format!("no topic was {operation}"));
         }
     }
+    missing.extend(missing_of_subscriptions(expected.subscriptions, operations));
     let compared = |event: &&Event| matches!(event.action, Action::Compared { replicas: 2.., .. });
     let compared = history.events.iter().filter(compared).count();
     if compared < expected.groups {
         missing.push(format!("replicas of {compared} groups were compared, not of {}", expected.groups));
+    }
+    missing
+}
+
+fn missing_of_subscriptions(expected: usize, operations: &Operations<'_>) -> Vec<String> {
+    let deliveries = &operations.deliveries;
+    let mut missing = Vec::new();
+    if deliveries.subscriptions.len() < expected {
+        missing.push(format!("{} subscriptions, not {expected}", deliveries.subscriptions.len()));
+    }
+    for subscription in deliveries.subscriptions.keys() {
+        let taken = || deliveries.taken.iter().filter(|delivery| delivery.place.subscription == *subscription);
+        let later = |at: usize| operations.healed.is_some_and(|(healed_at, _)| at > healed_at);
+        if !taken().any(|delivery| delivery.confirmed().is_some_and(|end| later(end.at))) {
+            missing.push(format!("no message of {subscription} that was acknowledged after the faults"));
+        }
+        if !taken().any(|delivery| delivery.returned().is_some()) {
+            missing.push(format!("no message of {subscription} that was returned"));
+        }
+        let silent: BTreeMap<_, u32> = taken()
+            .filter(|delivery| delivery.said.is_none())
+            .map(|delivery| (delivery.place, delivery.attempt))
+            .collect();
+        let came_again =
+            |delivery: &Delivery<'_>| silent.get(&delivery.place).is_some_and(|before| delivery.attempt > *before);
+        if !taken().any(came_again) {
+            missing.push(format!("no message of {subscription} that was kept for too long, and came again"));
+        }
+    }
+    if expected > 0 && deliveries.left.is_none() {
+        missing.push("nobody waited until everything was acknowledged".to_owned());
     }
     missing
 }
@@ -120,7 +157,7 @@ mod tests {
     use super::{Expected, missing};
     use crate::checker::script::Script;
     use crate::checker::{Operations, Verdict, judge};
-    use crate::history::{Action, Phase, Purpose};
+    use crate::history::{Action, Phase, Purpose, Settled};
 
     fn expected() -> Expected {
         Expected { faults: vec!["crash".to_owned()], partitions: 1, final_reads: 1, ..Expected::default() }
@@ -160,6 +197,21 @@ mod tests {
         assert_eq!(lacks(&complete(Expected { partitions: 2, ..expected() })), 1);
         assert_eq!(lacks(&complete(Expected { repeats: true, ..expected() })), 1);
         assert_eq!(lacks(&complete(Expected { topics: true, ..expected() })), 5);
+    }
+
+    #[test]
+    fn subscriptions_are_served_in_all_ways() {
+        let expected = || Expected { subscriptions: 1, ..expected() };
+        assert_eq!(lacks(&complete(expected())), 2, "there is none");
+        let served = complete(expected()).subscription("s", false);
+        assert_eq!(lacks(&served), 4, "nothing came of it");
+        let (m1, m2) = ((0, "m1", ""), (1, "m2", ""));
+        let (script, returned) = served.deliver("c", "s", m1, 1);
+        let (script, _) = script.give_back(returned, Phase::Ok, Some(Settled::Done)).deliver("c", "s", m2, 1);
+        let (script, _) = script.deliver("c", "s", m2, 2);
+        let (script, delivery) = script.deliver("c", "s", m1, 2);
+        let script = script.acknowledge(delivery, Phase::Ok, Some(Settled::Done));
+        assert_eq!(lacks(&script.remark(Action::Emptied { left: 0 })), 0);
     }
 
     #[test]

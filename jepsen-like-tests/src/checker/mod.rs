@@ -4,26 +4,33 @@
 //! covered what it set out to cover; otherwise it is *unknown*.
 
 mod aborted;
+mod attempts;
 mod available;
 mod consistent;
 mod contiguous;
 mod coverage;
+mod delivered;
+mod deliveries;
 mod duplicate;
 mod ended;
 mod invariants;
+mod key_order;
 mod lost;
 mod operations;
 mod order;
+mod outstanding;
 mod phantom;
 mod progress;
 mod realtime;
 mod recreated;
+mod redelivered;
 mod registers;
 mod replicas;
 mod resources;
 mod rolled_back;
 #[cfg(test)]
 pub(crate) mod script;
+mod settled;
 mod stale;
 mod trimmed;
 mod unbroken;
@@ -31,7 +38,9 @@ mod unbroken;
 use std::fmt;
 
 pub use coverage::Expected;
+pub use deliveries::{Deliveries, Delivery};
 pub use operations::{Operations, Publish, Read};
+pub use outstanding::Outstanding;
 pub use replicas::{GroupLogs, LogLine};
 
 use crate::history::History;
@@ -40,7 +49,7 @@ use crate::history::History;
 type Property = (&'static str, fn(&Operations<'_>) -> Vec<String>);
 
 /// Every property of a history.
-const PROPERTIES: [Property; 13] = [
+const PROPERTIES: [Property; 17] = [
     ("lost write: what was acknowledged is there in the end", lost::check),
     ("phantom read: what is read was sent", phantom::check),
     ("aborted read: what failed is never read", aborted::check),
@@ -52,6 +61,10 @@ const PROPERTIES: [Property; 13] = [
     ("stale read: a read sees what was acknowledged before it began", stale::check),
     ("rollback: what was read stays", rolled_back::check),
     ("trimmed too much: retention leaves what it promises", trimmed::check),
+    ("phantom delivery: what is delivered was sent", delivered::check),
+    ("redelivered: what is settled is never delivered again", redelivered::check),
+    ("attempts: their number never goes down", attempts::check),
+    ("key order: messages of one key are delivered one after another", key_order::check),
     ("unending: every request ends within its deadline", ended::check),
     ("stuck: partitions make progress once the faults are over", progress::check),
 ];
@@ -88,6 +101,10 @@ pub fn judge(history: &History) -> Verdict {
         (
             "available: while a majority is undisturbed, every partition acknowledges",
             available::check(history, &operations),
+        ),
+        (
+            "unsettled: every subscription gets what was published, at least once, and settles it",
+            settled::check(history, &operations),
         ),
         ("broken: no node gives up", unbroken::check(history)),
         ("registers: topics are made, changed and removed in one order", registers::check(history)),

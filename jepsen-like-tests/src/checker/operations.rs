@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::deliveries::Deliveries;
 use crate::history::{Action, History, Phase, Purpose, Seen};
 
 /// The operations of a history.
@@ -11,6 +12,8 @@ pub struct Operations<'a> {
     pub publishes: BTreeMap<&'a str, Publish<'a>>,
     /// In the order in which they began.
     pub reads: Vec<Read<'a>>,
+    /// Of subscriptions.
+    pub deliveries: Deliveries<'a>,
     /// Operations that began and never ended, described.
     pub unfinished: Vec<String>,
     /// Newest messages that retention leaves each partition; `None`: nothing is ever removed.
@@ -96,6 +99,7 @@ impl<'a> Operations<'a> {
             if let Action::Create { keep_messages, .. } = event.action {
                 operations.keep_messages = keep_messages;
             }
+            operations.deliveries.add(at, event);
             if event.action == Action::Healed {
                 operations.healed = Some((at, event.at_ms));
             }
@@ -152,6 +156,13 @@ impl<'a> Operations<'a> {
             let ok = publish.end.filter(|end| end.phase == Phase::Ok);
             ok.and(publish.offset).map(|offset| (*message, publish, offset))
         })
+    }
+
+    /// Where the log of a partition begins in the end: what lies before it was removed by retention.
+    #[must_use]
+    pub fn trimmed(&self, partition: u32) -> u64 {
+        let reads = self.reads.iter().filter(|read| read.is_final());
+        reads.map(|read| read.log_start(partition, self.keep_messages)).max().unwrap_or(0)
     }
 
     /// Everything that any read saw.

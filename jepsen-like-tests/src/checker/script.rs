@@ -1,7 +1,7 @@
 //! Hand-made histories for the tests of the checkers.
 
 use crate::checker::Operations;
-use crate::history::{Action, History, Op, Phase, Purpose, Recorder, Seen};
+use crate::history::{Action, History, Op, Phase, Purpose, Recorder, Seen, Settled};
 use crate::trace::Trace;
 
 /// A history that is written line by line.
@@ -61,6 +61,57 @@ impl Script {
     /// A complete read at the end.
     pub(crate) fn finally(self, seen: &[(u64, &str)]) -> Self {
         self.read(Purpose::Final, Phase::Ok, seen)
+    }
+
+    pub(crate) fn subscription(self, subscription: &str, ordered: bool) -> Self {
+        self.remark(Action::Subscription { subscription: subscription.to_owned(), ordered })
+    }
+
+    /// A subscriber takes a message of partition 0, which has an offset, a name and a key; the number of the delivery.
+    pub(crate) fn deliver(
+        self,
+        subscriber: &str,
+        subscription: &str,
+        (offset, message, key): (u64, &str, &str),
+        attempt: u32,
+    ) -> (Self, u64) {
+        let [subscription, message, key] = [subscription, message, key].map(ToOwned::to_owned);
+        let action = Action::Deliver { subscription, message, partition: 0, offset, key, attempt };
+        let number = self.recorder.occurrence(subscriber, action);
+        (self, number)
+    }
+
+    /// A subscriber says that a delivery is done.
+    pub(crate) fn acknowledge(self, delivery: u64, phase: Phase, settled: Option<Settled>) -> Self {
+        self.say(delivery, phase, |subscription, message, is_end| Action::Acknowledge {
+            subscription,
+            message,
+            delivery,
+            settled: settled.filter(|_| is_end),
+            why: String::new(),
+        })
+    }
+
+    /// A subscriber returns a delivery.
+    pub(crate) fn give_back(self, delivery: u64, phase: Phase, settled: Option<Settled>) -> Self {
+        self.say(delivery, phase, |subscription, message, is_end| Action::Return {
+            subscription,
+            message,
+            delivery,
+            pause_ms: None,
+            settled: settled.filter(|_| is_end),
+            why: String::new(),
+        })
+    }
+
+    fn say(self, delivery: u64, phase: Phase, action: impl Fn(String, String, bool) -> Action) -> Self {
+        let delivered = self.history().events.into_iter().find(|event| event.op == delivery);
+        let Some(Action::Deliver { subscription, message, .. }) = delivered.map(|event| event.action) else {
+            panic!("there is no delivery {delivery}")
+        };
+        let op = self.recorder.invoke("s", action(subscription.clone(), message.clone(), false));
+        self.recorder.end(&op, phase, action(subscription, message, true));
+        self
     }
 
     pub(crate) fn remark(self, action: Action) -> Self {

@@ -28,9 +28,15 @@ pub struct Options {
     pub lying_disks: bool,
 }
 
+/// From this seed on a third of the runs is about subscriptions; earlier ones keep what they were found with.
+const QUEUES_FROM: u64 = 30_000;
+
 /// What clients do in a run of a seed: mostly the log, which has the most to lose.
 #[must_use]
 pub fn job_of(seed: u64) -> Job {
+    if seed >= QUEUES_FROM && fastrand::Rng::with_seed(seed ^ 0x0c).u8(..3) == 0 {
+        return Job::Queue;
+    }
     match fastrand::Rng::with_seed(seed ^ 0x0b).u8(..4) {
         0 => Job::Retries,
         1 => Job::Metadata,
@@ -40,6 +46,9 @@ pub fn job_of(seed: u64) -> Job {
 
 /// Messages per partition that a run with retention keeps: what comes in within a second.
 const KEPT_MESSAGES: u64 = 50;
+
+/// The same where subscribers need some time for them.
+const KEPT_MESSAGES_OF_QUEUE: u64 = 500;
 
 /// Runs a simulation. At most one per process, on one thread.
 ///
@@ -73,11 +82,14 @@ pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
 fn load(seed: u64, job: Job) -> Load {
     let mut rng = fastrand::Rng::with_seed(seed ^ 0x10ad);
     let (partitions, window) = (rng.u32(1..=5), rng.usize(1..=64));
+    let kept = if job == Job::Queue { KEPT_MESSAGES_OF_QUEUE } else { KEPT_MESSAGES };
+    let keys = [1, 4, 32][fastrand::Rng::with_seed(seed ^ 0x0be7).usize(..3)];
     // The slower, the more often a leader has been idle for so long that it must ask whether it still leads.
     let tempo = [1, 4, 16][rng.usize(..3)];
     Load {
         partitions,
-        keep_messages: seed.is_multiple_of(3).then_some(KEPT_MESSAGES),
+        keep_messages: seed.is_multiple_of(3).then_some(kept),
+        keys: if job == Job::Queue { keys } else { 0 },
         window,
         burst: 1..=4,
         pause_ms: 5 * tempo..80 * tempo,

@@ -14,7 +14,7 @@ use super::{Course, PUBLISH_DEADLINE, Stage};
 use crate::history::{Action, Op, Phase, Purpose, Seen};
 use crate::world::World;
 
-const TOPIC: &str = "log";
+pub(super) const TOPIC: &str = "log";
 
 /// Replicas of each partition.
 const REPLICAS: u32 = 3;
@@ -26,6 +26,8 @@ pub struct Load {
     pub partitions: u32,
     /// Newest messages that each partition keeps; `None`: all.
     pub keep_messages: Option<u64>,
+    /// Ordering keys of messages; 0: they have none.
+    pub keys: usize,
     /// Messages of one publisher that may be without an outcome.
     pub window: usize,
     /// Messages that a publisher sends without a pause.
@@ -70,15 +72,19 @@ pub fn start(world: &mut dyn World, course: &Course, load: &Load) {
 
 /// Creates the topic, and lets the faults begin.
 async fn set_up(course: Course, load: Load) {
-    let Load { partitions, keep_messages, .. } = load;
+    create_topic(&course, &load).await;
+    course.enter(Stage::Faults);
+}
+
+pub(super) async fn create_topic(course: &Course, load: &Load) {
+    let Load { partitions, keep_messages, .. } = *load;
     let action = || Action::Create { partitions, keep_messages };
     let op = course.recorder().invoke("setup", action());
     // Until enough nodes have registered, three replicas are refused.
-    while create(&course, &load).await.is_err() {
+    while create(course, load).await.is_err() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     course.recorder().end(&op, Phase::Ok, action());
-    course.enter(Stage::Faults);
 }
 
 async fn create(course: &Course, load: &Load) -> Result<(), ClientError> {
@@ -93,7 +99,7 @@ async fn create(course: &Course, load: &Load) -> Result<(), ClientError> {
 }
 
 /// Publishes until it is time to stop, and waits for every outcome, each at most `deadline`.
-async fn publish(course: Course, process: &'static str, deadline: Duration, load: Load) {
+pub(super) async fn publish(course: Course, process: &'static str, deadline: Duration, load: Load) {
     let _work = course.begin_work();
     course.reached(Stage::Faults).await;
     let publisher = loop {
@@ -108,7 +114,11 @@ async fn publish(course: Course, process: &'static str, deadline: Duration, load
     while course.stage() <= Stage::Calm {
         for _ in 0..fastrand::usize(load.burst.clone()) {
             number += 1;
-            let sent = Sent { message: format!("{process}-{number}"), partition: fastrand::u32(..load.partitions) };
+            let partition = fastrand::u32(..load.partitions);
+            let key = (load.keys > 0).then(|| format!("k{}", fastrand::usize(..load.keys))).unwrap_or_default();
+            // What has a key says so, so that whoever gets it can tell whether it is the right one.
+            let at_key = if key.is_empty() { "" } else { "@" };
+            let sent = Sent { message: format!("{process}-{number}{at_key}{key}"), partition, key };
             send(&course, process, sent, &publisher, &window).await;
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(load.pause_ms.clone()))).await;
@@ -156,12 +166,14 @@ async fn send(course: &Course, process: &str, sent: Sent, publisher: &Publisher,
 struct Sent {
     message: String,
     partition: u32,
+    key: String,
 }
 
 impl Sent {
     fn to_message(&self) -> Message {
         let bytes = if fastrand::u8(..20) == 0 { 4_000 } else { 80 };
-        Message::new(format!("{} {}", self.message, "x".repeat(fastrand::usize(..bytes)))).partition(self.partition)
+        let data = format!("{} {}", self.message, "x".repeat(fastrand::usize(..bytes)));
+        Message::new(data).partition(self.partition).ordering_key(self.key.clone())
     }
 
     fn outcome(&self, offset: Option<u64>, why: String) -> Action {
@@ -192,14 +204,19 @@ async fn follow(course: Course, process: &'static str) {
     }
 }
 
-/// In the end: lets every replica of every partition lead in turn, and reads everything from it.
+/// In the end.
 async fn read_finally(course: Course, process: &'static str, partitions: u32) {
     course.reached(Stage::Final).await;
+    read_from_every_replica(&course, process, partitions).await;
+}
+
+/// Lets every replica of every partition lead in turn, and reads everything from it.
+pub(super) async fn read_from_every_replica(course: &Course, process: &str, partitions: u32) {
     for replica in 0..Load::FINAL_READS {
         for partition in 0..partitions {
-            transfer(&course, process, partition, replica).await;
+            transfer(course, process, partition, replica).await;
         }
-        read(&course, process, Purpose::Final, FINAL_PATIENCE).await;
+        read(course, process, Purpose::Final, FINAL_PATIENCE).await;
     }
 }
 
@@ -232,7 +249,7 @@ async fn read_into(
     Ok(())
 }
 
-fn what_was_seen(received: &ReceivedMessage) -> Seen {
+pub(super) fn what_was_seen(received: &ReceivedMessage) -> Seen {
     let text = String::from_utf8_lossy(&received.data);
     // A payload that isn't as it was sent is a message that nobody sent.
     let message = match text.split_once(' ') {

@@ -2,6 +2,7 @@
 
 pub mod log;
 pub mod metadata;
+pub mod queue;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ pub enum Job {
     Retries,
     /// They make, change and remove topics of the same names.
     Metadata,
+    /// They publish to a topic, and take the messages of two subscriptions of it.
+    Queue,
 }
 
 impl Job {
@@ -37,6 +40,7 @@ impl Job {
             Self::Log => "log",
             Self::Retries => "retries",
             Self::Metadata => "metadata",
+            Self::Queue => "queue",
         }
     }
 
@@ -45,6 +49,7 @@ impl Job {
         match self {
             Self::Log | Self::Retries => log::start(world, course, load),
             Self::Metadata => metadata::start(world, course),
+            Self::Queue => queue::start(world, course, load),
         }
     }
 
@@ -62,6 +67,13 @@ impl Job {
                 ..Expected::default()
             },
             Self::Metadata => Expected { topics: true, groups: 1, ..Expected::default() },
+            Self::Queue => Expected {
+                partitions: load.partitions,
+                final_reads: log::Load::FINAL_READS,
+                subscriptions: queue::SUBSCRIPTIONS.len(),
+                groups: 1 + load.partitions as usize,
+                ..Expected::default()
+            },
         }
     }
 }
