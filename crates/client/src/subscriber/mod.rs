@@ -4,6 +4,7 @@
 //! asked for elsewhere: what was in hand comes again, unless it was acknowledged. Deadlines of what is in hand are
 //! extended in the background.
 
+mod answers;
 mod stream;
 mod worker;
 

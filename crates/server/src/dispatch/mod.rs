@@ -33,6 +33,7 @@ pub(crate) use session::{Answered, Answers, Credit, Event, Purse, Session};
 use self::actor::Actor;
 use crate::front::Partition;
 use crate::limits::DISPATCH_ORDERS;
+use crate::router::Router;
 
 /// The actors of this node.
 pub(crate) struct Dispatch {
@@ -40,6 +41,8 @@ pub(crate) struct Dispatch {
     sessions: Mutex<u64>,
     env: Arc<dyn Env>,
     map: watch::Receiver<Arc<ClusterMap>>,
+    /// The way to the topics of dead letters.
+    router: Router,
     draining: CancellationToken,
 }
 
@@ -99,8 +102,13 @@ impl Say {
 }
 
 impl Dispatch {
-    pub(crate) fn new(env: Arc<dyn Env>, map: watch::Receiver<Arc<ClusterMap>>, draining: CancellationToken) -> Self {
-        Self { actors: Mutex::default(), sessions: Mutex::default(), env, map, draining }
+    pub(crate) fn new(
+        env: Arc<dyn Env>,
+        map: watch::Receiver<Arc<ClusterMap>>,
+        router: Router,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { actors: Mutex::default(), sessions: Mutex::default(), env, map, router, draining }
     }
 
     /// The actor of a subscription in a partition that this node leads, or believes to.
@@ -122,6 +130,7 @@ impl Dispatch {
             orders: receiver,
             env: Arc::clone(&self.env),
             map: self.map.clone(),
+            router: self.router.clone(),
         };
         let draining = self.draining.clone();
         tokio::spawn(async move { draining.run_until_cancelled(actor.run()).await });
