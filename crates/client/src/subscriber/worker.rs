@@ -165,7 +165,16 @@ impl Worker {
             }
             let timer = self.next_timer();
             let outcome = tokio::select! {
-                () = self.output.closed(), if self.closing.is_none() && self.hands.is_empty() => return,
+                () = self.output.closed(), if self.closing.is_none() => {
+                    while let Ok(said) = orders.try_recv() {
+                        self.hear(said);
+                    }
+                    // Dropped, and not closed: its streams end, and what it had is delivered to others.
+                    if self.closing.is_none() {
+                        return;
+                    }
+                    Ok(())
+                }
                 Some(said) = orders.recv() => {
                     self.hear(said);
                     while let Ok(said) = orders.try_recv() {

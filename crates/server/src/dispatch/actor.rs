@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::records::Records;
-use super::session::{Answered, Answers, Event, Session};
+use super::session::{Event, Question, Session};
 use super::{Order, Say};
 use crate::api::convert;
 use crate::api::error::ApiError;
@@ -69,11 +69,7 @@ impl Actor {
     pub(super) async fn run(self) {
         let (what, subscription) = (self.partition.label(), self.subscription);
         let end = match Desk::open(self).await {
-            Ok(mut desk) => {
-                let end = desk.serve().await;
-                desk.close();
-                end
-            }
+            Ok(mut desk) => desk.serve().await,
             Err(end) => end,
         };
         debug!(partition = what, %subscription, why = %end, "dispatching ended");
@@ -94,7 +90,7 @@ struct Desk {
     /// Sessions whose lender was asked for credit.
     asked: BTreeSet<SessionId>,
     orders: mpsc::Receiver<Order>,
-    waiters: BTreeMap<WaiterId, (AckId, v1::Action, Answers)>,
+    waiters: BTreeMap<WaiterId, Question>,
     last_waiter: u64,
     clock: Clock,
     progress: watch::Receiver<Progress>,
@@ -376,25 +372,23 @@ impl Desk {
                     self.dispatcher.leave(session, self.clock.now_ms());
                 }
             }
-            Order::Say { say, deliveries, answers } => {
-                deliveries.into_iter().for_each(|delivery| self.hear(&say, delivery, answers.clone()));
-            }
+            Order::Say { say, questions } => questions.into_iter().for_each(|question| self.hear(&say, question)),
         }
     }
 
-    fn hear(&mut self, say: &Say, delivery: AckId, answers: Answers) {
+    fn hear(&mut self, say: &Say, question: Question) {
+        let delivery = question.delivery;
         let AckId { position, generation, .. } = delivery;
-        let action = say.action();
         if generation != self.generation {
-            return answers.send(Answered { delivery, action, outcome: v1::Outcome::Seeked });
+            return question.answer(v1::Outcome::Seeked);
         }
         // What isn't in the log was never delivered: the id was made up.
         if position.offset() >= self.progress.borrow().end {
-            return answers.send(Answered { delivery, action, outcome: v1::Outcome::Invalid });
+            return question.answer(v1::Outcome::Invalid);
         }
         self.last_waiter += 1;
         let waiter = WaiterId(self.last_waiter);
-        self.waiters.insert(waiter, (delivery, action, answers));
+        self.waiters.insert(waiter, question);
         let lease: Option<LeaseId> = (delivery.term == self.term).then_some(delivery.lease);
         let now_ms = self.clock.now_ms();
         match say {
@@ -411,27 +405,13 @@ impl Desk {
 
     fn answer(&mut self) {
         for Answer { waiter, outcome } in self.dispatcher.answers() {
-            let Some((delivery, action, answers)) = self.waiters.remove(&waiter) else { continue };
+            let Some(question) = self.waiters.remove(&waiter) else { continue };
             let outcome = match outcome {
                 Outcome::Done => v1::Outcome::Done,
                 Outcome::AlreadySettled => v1::Outcome::AlreadySettled,
                 Outcome::LeaseLost => v1::Outcome::LeaseLost,
             };
-            answers.send(Answered { delivery, action, outcome });
-        }
-    }
-
-    /// Tells those who wait that nothing is certain. Sessions notice that the actor is gone.
-    fn close(mut self) {
-        self.orders.close();
-        while let Ok(order) = self.orders.try_recv() {
-            if let Order::Say { say, deliveries, answers } = order {
-                let unknown = |delivery| Answered { delivery, action: say.action(), outcome: v1::Outcome::Unknown };
-                deliveries.into_iter().for_each(|delivery| answers.send(unknown(delivery)));
-            }
-        }
-        for (delivery, action, answers) in self.waiters.into_values() {
-            answers.send(Answered { delivery, action, outcome: v1::Outcome::Unknown });
+            question.answer(outcome);
         }
     }
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use attach::{Attachments, Lost};
 pub(crate) use say::{say, say_here};
-pub(crate) use session::{Answered, Answers, Credit, Event, Purse, Session};
+pub(crate) use session::{Answered, Answers, Credit, Event, Purse, Question, Session};
 
 use self::actor::Actor;
 use crate::front::Partition;
@@ -69,10 +69,8 @@ pub(crate) enum Order {
     Say {
         /// What.
         say: Say,
-        /// Of which.
-        deliveries: Vec<AckId>,
-        /// Who hears what became of it.
-        answers: Answers,
+        /// Of which, and who hears what became of it.
+        questions: Vec<Question>,
     },
 }
 
@@ -98,6 +96,15 @@ impl Say {
             Self::Nack(_) => v1::Action::Nack,
             Self::Extend { .. } => v1::Action::Extend,
         }
+    }
+}
+
+impl Order {
+    /// A subscriber says the same of some deliveries.
+    pub(crate) fn say(say: Say, deliveries: &[AckId], answers: &Answers) -> Self {
+        let action = say.action();
+        let questions = deliveries.iter().map(|delivery| Question::new(*delivery, action, answers.clone()));
+        Self::Say { questions: questions.collect(), say }
     }
 }
 
