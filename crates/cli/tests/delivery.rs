@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use quorate_client::{Client, Message, RetryPolicy, Settled, Start, SubscriptionSpec, TopicSpec};
 use support::{Cluster, eventually};
@@ -92,15 +93,13 @@ async fn prepare(client: &Client) {
 /// Publishes everything, and returns the ids of what was acknowledged.
 async fn publish(client: Client) -> BTreeSet<String> {
     let publisher = client.publisher("orders").build().await.unwrap();
+    let message = |number| Message::new(format!("order {number}")).ordering_key(format!("customer {}", number % 997));
     let mut ids = BTreeSet::new();
-    for number in 0..MESSAGES {
-        // So fast that leaders die in the middle of it.
-        if number % 100 == 0 {
-            tokio::time::sleep(Duration::from_millis(40)).await;
-        }
-        let message = Message::new(format!("order {number}")).ordering_key(format!("customer {}", number % 997));
-        let published = publisher.publish(message).await.unwrap();
-        ids.insert(published.message_id.to_string());
+    for first in (0..MESSAGES).step_by(100) {
+        // Not so fast that all is published before the first leader dies.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let published = (first..first + 100).map(|number| publisher.publish(message(number)));
+        ids.extend(join_all(published).await.into_iter().map(|published| published.unwrap().message_id.to_string()));
     }
     ids
 }

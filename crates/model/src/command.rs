@@ -8,6 +8,7 @@
 //! | 4 | [`PartitionCommand::BeginSubscription`]: subscription and offset, `u64` little-endian each |
 //! | 5 | [`PartitionCommand::EndSubscription`]: subscription, `u64` little-endian |
 //! | 6 | [`PartitionCommand::Settle`]: a [`Settlement`] in the first version of its encoding |
+//! | 7 | [`PartitionCommand::DeadLettersSent`]: subscription `u64` and number `u64`, little-endian |
 //! | 128 | [`MetaCommand`] in the first version of its encoding |
 //!
 //! Partition commands have tags below 128, metadata commands have the others.
@@ -30,13 +31,15 @@ const TAG_MARK: u8 = 3;
 const TAG_BEGIN_SUBSCRIPTION: u8 = 4;
 const TAG_END_SUBSCRIPTION: u8 = 5;
 const TAG_SETTLE: u8 = 6;
+const TAG_DEAD_LETTERS_SENT: u8 = 7;
 const TAG_META: u8 = 128;
 
 /// Bytes in front of the batch in an encoded [`PartitionCommand::Append`].
 pub const APPEND_PREFIX_BYTES: usize = 9;
 /// Bytes of an encoded [`PartitionCommand::TrimTo`] or [`PartitionCommand::EndSubscription`]: a tag and a number.
 const NUMBER_BYTES: usize = 9;
-/// Bytes of an encoded [`PartitionCommand::BeginSubscription`]: a tag and two numbers.
+/// Bytes of an encoded [`PartitionCommand::BeginSubscription`] or [`PartitionCommand::DeadLettersSent`]: a tag and two
+/// numbers.
 const TWO_NUMBERS_BYTES: usize = 17;
 
 /// Any command.
@@ -81,6 +84,13 @@ pub enum PartitionCommand {
     },
     /// What became of messages of a subscription.
     Settle(Settlement),
+    /// Dead letters of a subscription are published: they are on disk on a quorum of the topic they go to.
+    DeadLettersSent {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// The number of the first that isn't.
+        next: u32,
+    },
 }
 
 /// A command for the metadata group.
@@ -196,6 +206,11 @@ impl PartitionCommand {
                 out.put_u64_le(subscription.get());
             }
             PartitionCommand::Settle(settlement) => return codec::encode(TAG_SETTLE, settlement),
+            PartitionCommand::DeadLettersSent { subscription, next } => {
+                out.put_u8(TAG_DEAD_LETTERS_SENT);
+                out.put_u64_le(subscription.get());
+                out.put_u64_le(u64::from(*next));
+            }
         }
         out.freeze()
     }
@@ -237,6 +252,14 @@ impl PartitionCommand {
             Some(&TAG_END_SUBSCRIPTION) => {
                 let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
                 (PartitionCommand::EndSubscription { subscription }, NUMBER_BYTES)
+            }
+            Some(&TAG_DEAD_LETTERS_SENT) => {
+                let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
+                let next = number_at(WHAT, bytes, NUMBER_BYTES)?;
+                let too_large =
+                    |_| CodecError::Malformed { what: WHAT, detail: format!("no letter has number {next}") };
+                let next = u32::try_from(next).map_err(too_large)?;
+                (PartitionCommand::DeadLettersSent { subscription, next }, TWO_NUMBERS_BYTES)
             }
             Some(&TAG_SETTLE) => {
                 let settlement = codec::decode("settlement", TAG_SETTLE, SETTLEMENT_BYTES_MAX, bytes)?;

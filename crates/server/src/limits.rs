@@ -165,6 +165,12 @@ pub(crate) const DISPATCH_UNSETTLED: usize = 10_000;
 /// Intervals of settled messages of one subscription in one partition.
 pub(crate) const DISPATCH_INTERVALS: usize = 100_000;
 
+/// Dead letters of one subscription in one partition that wait to be published. Beyond them messages are tried again.
+pub(crate) const DISPATCH_DEAD_LETTERS: usize = 1_000;
+
+/// Pause after a dead letter that couldn't be published.
+pub(crate) const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
+
 /// A leader that hasn't heard of a quorum for so long asks one before it hands out anything: there may be another, who
 /// knows of acknowledgements that it doesn't. Shorter than it takes the others to miss it.
 pub(crate) const DISPATCH_DOUBT: Duration = Duration::from_millis(250);

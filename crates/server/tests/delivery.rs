@@ -24,6 +24,11 @@ async fn subscribers(address: &str) -> SubscriberServiceClient<Channel> {
 
 /// A subscription to everything that the topic holds. Retries come at once.
 async fn subscribe(address: &str, name: &str, topic: &str) {
+    subscribe_with(address, name, topic, None).await;
+}
+
+/// The same, with a topic for messages that were tried so many times.
+async fn subscribe_with(address: &str, name: &str, topic: &str, dead_letters: Option<(&str, u32)>) {
     let retry_policy = v1::RetryPolicy { backoff: Some(v1::retry_policy::Backoff::Immediate(Default::default())) };
     let subscription = v1::Subscription {
         name: name.to_owned(),
@@ -31,6 +36,10 @@ async fn subscribe(address: &str, name: &str, topic: &str) {
         retry_policy: Some(retry_policy),
         // What was pulled and never mentioned again comes back soon.
         ack_deadline: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+        dead_letter_policy: dead_letters.map(|(topic, attempts)| v1::DeadLetterPolicy {
+            topic: topic.to_owned(),
+            max_delivery_attempts: Some(attempts),
+        }),
         ..Default::default()
     };
     let request = v1::CreateSubscriptionRequest {
@@ -214,6 +223,51 @@ async fn what_is_returned_comes_again_with_its_attempts_and_the_reason() {
     let inherited = next.at_least(1).await;
     assert_eq!((texts(&inherited), inherited[0].delivery_attempt), (BTreeSet::from(["b".to_owned()]), 2));
     drop(next);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_returned_too_often_moves_to_the_dead_letters_once() {
+    let mut cluster = Cluster::start(3).await;
+    let address = cluster.place(1).client;
+    create(&address, "orders", 2).await;
+    create(&address, "failed", 3).await;
+    subscribe_with(&address, "billing", "orders", Some(("failed", 3))).await;
+    let data: Vec<String> = (0..20).map(|number| format!("order {number}")).collect();
+    publish(&address, "orders", None, &data.iter().map(String::as_str).collect::<Vec<_>>()).await;
+
+    let mut stream = Stream::open(&address, "billing", 1_000).await;
+    let mut returned = 0;
+    while returned < 20 * 3 {
+        let deliveries = stream.deliveries().await;
+        let before = returned;
+        returned += deliveries.len();
+        let error = "cannot be billed".to_owned();
+        stream.say(Request::Nack(v1::Nack { ack_ids: ids(&deliveries), error, ..Default::default() })).await;
+        if before < 20 && returned >= 20 {
+            // Whoever leads now goes on where the others were.
+            cluster.stop_node(2).await;
+            cluster.start_node(2).await;
+        }
+    }
+    let wait = async {
+        loop {
+            let letters = nodes::read_from(&address, "failed", None).await.unwrap();
+            if letters.len() >= 20 {
+                return letters;
+            }
+        }
+    };
+    let letters = tokio::time::timeout(PATIENCE, wait).await.expect("all are moved");
+    assert_eq!(letters.len(), 20, "each of them once");
+    assert_eq!(nodes::texts(&letters).into_iter().collect::<BTreeSet<_>>(), data.into_iter().collect());
+    let attributes = &letters[0].message.as_ref().unwrap().attributes;
+    let told = |name: &str| attributes[&format!("quorate.{name}")].clone();
+    assert_eq!((told("source_topic"), told("subscription")), ("orders".to_owned(), "billing".to_owned()));
+    assert_eq!(told("last_error"), "cannot be billed");
+    assert!(told("attempts").parse::<u32>().unwrap() >= 3);
+    assert!(told("last_returned_ms").parse::<u64>().unwrap() >= told("first_delivered_ms").parse::<u64>().unwrap());
+    drop(stream);
     cluster.stop().await;
 }
 

@@ -31,6 +31,10 @@ struct Arguments {
     /// `some`, which the seed picks; `all`, `none`, or kinds of faults separated by commas.
     #[arg(long, default_value = "some")]
     faults: String,
+    /// Simulated milliseconds that pass at a time, 1 to 10: what lies within them happens at one moment. A coarser run is
+    /// another run, and a faster one.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10))]
+    tick: u64,
     /// Leaves out faults, by their numbers in the history: the others come all the same.
     #[arg(long, value_delimiter = ',')]
     skip: Vec<u32>,
@@ -122,17 +126,19 @@ fn options(arguments: &Arguments) -> Result<Options, String> {
         faults,
         skipped: arguments.skip.iter().copied().collect(),
         lying_disks,
+        tick_ms: arguments.tick,
     })
 }
 
 fn replay(arguments: &Arguments) -> String {
-    let Arguments { seed, seconds, faults, disk, .. } = arguments;
+    let Arguments { seed, seconds, faults, disk, tick, .. } = arguments;
     let workload = arguments.workload.map(|job| format!(" --workload {}", job.name())).unwrap_or_default();
     let numbers: Vec<String> = arguments.skip.iter().map(u32::to_string).collect();
     let skip = if numbers.is_empty() { String::new() } else { format!(" --skip {}", numbers.join(",")) };
+    let tick = if *tick == 1 { String::new() } else { format!(" --tick {tick}") };
     let disk = if *disk == Disk::Lies { " --disk lies" } else { "" };
     format!(
-        "cargo run --package quorate-jepsen --bin sim -- --seed {seed}{workload} --seconds {seconds} --faults {faults}{skip}{disk}"
+        "cargo run --package quorate-jepsen --bin sim -- --seed {seed}{workload} --seconds {seconds} --faults {faults}{tick}{skip}{disk}"
     )
 }
 

@@ -82,6 +82,12 @@ fn main() -> ExitCode {
     }
 }
 
+impl Sum {
+    fn seeds(&self) -> u64 {
+        self.passed + (self.unknown.len() + self.failed.len()) as u64
+    }
+}
+
 impl Arguments {
     fn sweep(&self) -> io::Result<Sum> {
         let began = Instant::now();
@@ -90,7 +96,8 @@ impl Arguments {
         let next = AtomicU64::new(0);
         let sum = Mutex::new(Sum::default());
         thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs.get()).map(|_| scope.spawn(|| self.work(&next, until, &sum))).collect();
+            let workers: Vec<_> =
+                (0..jobs.get()).map(|_| scope.spawn(|| self.work(&next, (began, until), &sum))).collect();
             workers.into_iter().try_for_each(|worker| match worker.join() {
                 Ok(outcome) => outcome,
                 Err(_) => Err(io::Error::other("a worker of the sweep panicked")),
@@ -101,13 +108,18 @@ impl Arguments {
         Ok(sum)
     }
 
-    fn work(&self, next: &AtomicU64, until: Option<Instant>, sum: &Mutex<Sum>) -> io::Result<()> {
+    fn work(&self, next: &AtomicU64, (began, until): (Instant, Option<Instant>), sum: &Mutex<Sum>) -> io::Result<()> {
         loop {
             let position = next.fetch_add(1, Ordering::Relaxed);
             if position >= self.seeds || until.is_some_and(|until| Instant::now() >= until) {
                 return Ok(());
             }
             self.judge(self.seed.wrapping_add(position), position, sum)?;
+            // A long sweep that is ended early has told what it found so far.
+            let sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
+            if sum.seeds().is_multiple_of(TELL_EVERY) {
+                self.tell(&sum, began.elapsed())?;
+            }
         }
     }
 
@@ -187,7 +199,7 @@ impl Arguments {
 
     fn tell(&self, sum: &Sum, took: Duration) -> io::Result<()> {
         let Sum { report, passed, twice, unknown, failed } = sum;
-        let seeds = passed + (unknown.len() + failed.len()) as u64;
+        let seeds = sum.seeds();
         let mut out = io::stdout().lock();
         let hours = report.took_ms as f64 / 3_600_000.0;
         writeln!(out, "{seeds} seeds from {} on, {hours:.2} simulated hours in {} s", self.seed, took.as_secs())?;
@@ -201,6 +213,9 @@ impl Arguments {
         Ok(())
     }
 }
+
+/// After so many seeds the sum so far is told.
+const TELL_EVERY: u64 = 100;
 
 const ONE: std::num::NonZeroUsize = std::num::NonZeroUsize::MIN;
 

@@ -26,6 +26,8 @@ pub struct Options {
     pub skipped: BTreeSet<u32>,
     /// The disks acknowledge before they sync: a run with this must fail.
     pub lying_disks: bool,
+    /// Simulated time that passes at once.
+    pub tick_ms: u64,
 }
 
 /// From this seed on a third of the runs is about subscriptions; earlier ones keep what they were found with.
@@ -55,7 +57,8 @@ const KEPT_MESSAGES_OF_QUEUE: u64 = 500;
 /// # Errors
 /// If the world can't be made or its disks can't be read.
 pub fn run(options: &Options, trace: &Trace) -> Result<Outcome, String> {
-    let mut world = SimWorld::new(options.seed, &Scale::of(options.seed), options.lying_disks, trace.clone())?;
+    let scale = Scale { tick_ms: options.tick_ms, ..Scale::of(options.seed) };
+    let mut world = SimWorld::new(options.seed, &scale, options.lying_disks, trace.clone())?;
     let recorder = Recorder::new(trace.clone());
     let load = load(options.seed, options.job);
     let rhythm = Rhythm { pause_ms: 100..=2_500, quiet_one_in: 0, quiet_ms: 0, at_a_time: usize::MAX, rounds: 1 };

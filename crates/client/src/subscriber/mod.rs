@@ -4,6 +4,7 @@
 //! asked for elsewhere: what was in hand comes again, unless it was acknowledged. Deadlines of what is in hand are
 //! extended in the background.
 
+mod answers;
 mod stream;
 mod worker;
 
@@ -110,14 +111,16 @@ impl Subscriber {
     /// Stops fetching, gives back what wasn't taken from the stream, without counting it as an attempt, and waits until
     /// everything that was taken is settled or `patience` is over.
     pub async fn close(mut self, patience: Duration) {
+        let (done, closed) = oneshot::channel();
+        // First, so that the worker knows that this is no drop.
+        let told = self.said.send(Said::Close(done));
         self.deliveries.close();
         while let Some(delivery) = self.deliveries.recv().await {
             if let Ok(delivery) = delivery {
                 delivery.release();
             }
         }
-        let (done, closed) = oneshot::channel();
-        if self.said.send(Said::Close(done)).is_ok() {
+        if told.is_ok() {
             // Without an answer the worker has ended, or time is over.
             let _ = tokio::time::timeout(patience, closed).await;
         }

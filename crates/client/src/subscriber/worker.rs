@@ -4,20 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_model::{MessageId, Reason};
+use quorate_model::Reason;
 use quorate_proto::v1 as pb;
 use quorate_proto::v1::subscribe_request::{Open, Request};
 use quorate_proto::v1::subscribe_response::Response;
-use quorate_proto::v1::subscriber_service_client::SubscriberServiceClient;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::answers::{acknowledge, meaning, received, shortened};
 use super::stream::{StreamEvent, StreamId, SubscribeStream};
 use super::{Delivery, Settled};
-use crate::call::call;
 use crate::error::{Cause, ClientError};
-use crate::message::ReceivedMessage;
 use crate::retry::Backoff;
 use crate::routing::{Route, Router, RoutingMode, TopicRef};
 use crate::wire::wire_duration;
@@ -167,7 +165,16 @@ impl Worker {
             }
             let timer = self.next_timer();
             let outcome = tokio::select! {
-                () = self.output.closed(), if self.closing.is_none() && self.hands.is_empty() => return,
+                () = self.output.closed(), if self.closing.is_none() => {
+                    while let Ok(said) = orders.try_recv() {
+                        self.hear(said);
+                    }
+                    // Dropped, and not closed: its streams end, and what it had is delivered to others.
+                    if self.closing.is_none() {
+                        return;
+                    }
+                    Ok(())
+                }
                 Some(said) = orders.recv() => {
                     self.hear(said);
                     while let Ok(said) = orders.try_recv() {
@@ -456,68 +463,4 @@ impl Slot {
         let since = self.failing.as_ref().map_or(now, |(since, _)| *since);
         self.failing = Some((since, error.clone()));
     }
-}
-
-/// Acknowledges through any node, again until the outcome is known.
-async fn acknowledge(router: &Router, subscription: String, ack_id: String) -> Result<Settled, ClientError> {
-    let mut backoff = Backoff::new(router.retry());
-    let until = Instant::now() + router.retry().total;
-    loop {
-        let request = pb::AcknowledgeRequest { subscription: subscription.clone(), ack_ids: vec![ack_id.clone()] };
-        let answered = call(router, "Acknowledge", |channel| {
-            let request = request.clone();
-            Box::pin(async move { SubscriberServiceClient::new(channel).acknowledge(request).await })
-        });
-        let settlements = answered.await.into_result()?.settlements;
-        let outcome = settlements.first().map_or(pb::Outcome::Unspecified, pb::Settlement::outcome);
-        if outcome != pb::Outcome::Unknown || Instant::now() > until {
-            return meaning(outcome);
-        }
-        tokio::time::sleep(backoff.after(&unknown())).await;
-    }
-}
-
-fn meaning(outcome: pb::Outcome) -> Result<Settled, ClientError> {
-    match outcome {
-        pb::Outcome::Done => Ok(Settled::Done),
-        pb::Outcome::AlreadySettled => Ok(Settled::Already),
-        pb::Outcome::LeaseLost => Ok(Settled::LeaseLost),
-        pb::Outcome::Seeked => Ok(Settled::Seeked),
-        pb::Outcome::Unknown => Err(unknown()),
-        pb::Outcome::Invalid | pb::Outcome::Unspecified => {
-            Err(ClientError::new(Cause::Protocol, "the node doesn't know the delivery that it made"))
-        }
-    }
-}
-
-fn unknown() -> ClientError {
-    ClientError::known(Reason::CommitUnknown, "the leader changed before the outcome was certain")
-}
-
-/// An error text of at most as many bytes as the broker keeps.
-fn shortened(mut error: String) -> String {
-    let mut end = error.len().min(quorate_model::limits::RETURN_ERROR_BYTES_MAX);
-    while !error.is_char_boundary(end) {
-        end -= 1;
-    }
-    error.truncate(end);
-    error
-}
-
-fn received(topic: &TopicRef, wire: pb::ReceivedMessage) -> Result<ReceivedMessage, ClientError> {
-    let malformed = |what: &str| ClientError::new(Cause::Protocol, format!("a delivered message has a wrong {what}"));
-    let message = wire.message.ok_or_else(|| malformed("content"))?;
-    let time = wire.publish_time.unwrap_or_default();
-    let seconds = u64::try_from(time.seconds).map_err(|_| malformed("time"))?;
-    let millis = u64::try_from(time.nanos / 1_000_000).map_err(|_| malformed("time"))?;
-    Ok(ReceivedMessage {
-        topic: Arc::clone(&topic.name),
-        message_id: MessageId::parse(&wire.message_id).map_err(|_| malformed("id"))?,
-        partition: wire.partition,
-        offset: wire.offset,
-        publish_time_ms: seconds * 1_000 + millis,
-        ordering_key: message.ordering_key.into(),
-        attributes: message.attributes.into_iter().collect(),
-        data: message.data,
-    })
 }

@@ -153,6 +153,10 @@ impl PartitionMachine {
                 let changes = self.skip(index);
                 subscription_reply(self.subscriptions.settle(settlement), changes)
             }
+            PartitionCommand::DeadLettersSent { subscription, next } => {
+                let changes = self.skip(index);
+                subscription_reply(self.subscriptions.dead_letters_sent(subscription, next), changes)
+            }
         }
     }
 

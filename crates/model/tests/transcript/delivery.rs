@@ -217,12 +217,18 @@ fn rules(line: &Line<'_>) -> Rules {
         None => RetryPolicy::Immediate,
     };
     let ack_deadline_ms = line.number("deadline").unwrap_or(30) * 1_000;
-    Rules { ack_deadline_ms, retry, ordered: line.words.contains(&"ordered") }
+    let max_attempts = line.number("attempts").map(|attempts| attempts as u32);
+    Rules { ack_deadline_ms, retry, max_attempts, ordered: line.words.contains(&"ordered") }
 }
 
 fn bounds(line: &Line<'_>) -> Bounds {
     let bound = |key| line.number(key).unwrap_or(1_000) as usize;
-    Bounds { unsettled: bound("unsettled"), intervals: bound("intervals"), read_ahead: bound("read_ahead") }
+    Bounds {
+        unsettled: bound("unsettled"),
+        intervals: bound("intervals"),
+        read_ahead: bound("read_ahead"),
+        dead_letters: bound("dead_letters"),
+    }
 }
 
 pub(crate) fn state_text(state: &SubscriptionState) -> String {
@@ -238,8 +244,13 @@ pub(crate) fn state_text(state: &SubscriptionState) -> String {
         writeln!(out, "{} after {} attempts, due at {} ms{error}", position.place, retry.attempts, retry.due_ms)
             .unwrap();
     }
+    for (number, letter) in state.outbox().letters() {
+        let error = if letter.error.is_empty() { String::new() } else { format!(", {:?}", letter.error) };
+        writeln!(out, "dead letter {number}: {} after {} attempts{error}", letter.offset, letter.attempts).unwrap();
+    }
     let tally = state.tally();
-    writeln!(out, "{} acknowledged, {} returned, {} lost", tally.acknowledged, tally.returned, tally.lost).unwrap();
+    write!(out, "{} acknowledged, {} returned", tally.acknowledged, tally.returned).unwrap();
+    writeln!(out, ", {} dead-lettered, {} lost", tally.dead_lettered, tally.lost).unwrap();
     out
 }
 

@@ -83,6 +83,10 @@ impl World {
                 Some(proposal) => self.apply_partition(&proposal.encode()) + &self.leader.committed(),
                 None => "nothing to propose\n".to_owned(),
             },
+            "letters-sent" => {
+                let (subscription, next) = (SUBSCRIPTION, line.number("next").unwrap() as u32);
+                self.apply_partition(&PartitionCommand::DeadLettersSent { subscription, next }.encode())
+            }
             "drain" => self.drain(),
             // The leader proposed it, and was gone before it was carried out.
             "commit-unheard" => {

@@ -54,9 +54,10 @@ impl NodeQuestions {
         };
         let (say, ack_ids) = said.check()?;
         let deliveries = ack_ids.iter().map(|ack_id| AckId::parse(ack_id));
-        let deliveries = deliveries.collect::<Result<_, _>>().map_err(|error| ApiError::internal(error.to_string()))?;
+        let deliveries =
+            deliveries.collect::<Result<Vec<AckId>, _>>().map_err(|error| ApiError::internal(error.to_string()))?;
         let (answers, mut answered) = mpsc::unbounded_channel();
-        handle.send(Order::Say { say, deliveries, answers: Answers::Alone(answers) }).await;
+        handle.send(Order::say(say, &deliveries, &Answers::Alone(answers))).await;
         let mut settlements = Vec::with_capacity(ack_ids.len());
         while let Some(one) = answered.recv().await {
             settlements.push(settlement(&one));

@@ -1,5 +1,7 @@
 //! One subscription in one partition, for as long as this node leads it.
 
+mod letters;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +20,16 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::records::Records;
-use super::session::{Answered, Answers, Event, Session};
+use super::session::{Event, Question, Session};
 use super::{Order, Say};
 use crate::api::convert;
 use crate::api::error::ApiError;
 use crate::front::Partition;
 use crate::limits::{
-    DISPATCH_DOUBT, DISPATCH_INTERVALS, DISPATCH_ORDERS_AT_ONCE, DISPATCH_READ_AHEAD, DISPATCH_UNSETTLED,
-    SETTLEMENT_PAUSE, SETTLEMENT_TIME,
+    DISPATCH_DEAD_LETTERS, DISPATCH_DOUBT, DISPATCH_INTERVALS, DISPATCH_ORDERS_AT_ONCE, DISPATCH_READ_AHEAD,
+    DISPATCH_UNSETTLED, SETTLEMENT_PAUSE, SETTLEMENT_TIME,
 };
+use crate::router::Router;
 
 /// What an actor is made of.
 pub(super) struct Actor {
@@ -38,6 +41,7 @@ pub(super) struct Actor {
     pub(super) orders: mpsc::Receiver<Order>,
     pub(super) env: Arc<dyn Env>,
     pub(super) map: watch::Receiver<Arc<ClusterMap>>,
+    pub(super) router: Router,
 }
 
 /// Why an actor ends. Whoever it served finds another, if there is one.
@@ -55,6 +59,8 @@ enum End {
     Propose(#[from] ProposeError),
     #[error("reading: {}", .0.message())]
     Read(ApiError),
+    #[error("a dead letter can't be published: {0}")]
+    Letter(String),
     #[error("nobody needs it")]
     Unneeded,
 }
@@ -63,11 +69,7 @@ impl Actor {
     pub(super) async fn run(self) {
         let (what, subscription) = (self.partition.label(), self.subscription);
         let end = match Desk::open(self).await {
-            Ok(mut desk) => {
-                let end = desk.serve().await;
-                desk.close();
-                end
-            }
+            Ok(mut desk) => desk.serve().await,
             Err(end) => end,
         };
         debug!(partition = what, %subscription, why = %end, "dispatching ended");
@@ -88,7 +90,7 @@ struct Desk {
     /// Sessions whose lender was asked for credit.
     asked: BTreeSet<SessionId>,
     orders: mpsc::Receiver<Order>,
-    waiters: BTreeMap<WaiterId, (AckId, v1::Action, Answers)>,
+    waiters: BTreeMap<WaiterId, Question>,
     last_waiter: u64,
     clock: Clock,
     progress: watch::Receiver<Progress>,
@@ -96,6 +98,11 @@ struct Desk {
     map: watch::Receiver<Arc<ClusterMap>>,
     /// The settlement that is being proposed.
     proposed: Option<BoxFuture<'static, Result<Reply, End>>>,
+    router: Router,
+    /// The dead letter that is being published.
+    letter: Option<BoxFuture<'static, Result<(), End>>>,
+    /// When the next one is looked for.
+    letters_at: Option<Instant>,
     /// When what was passed over is settled at the latest.
     settle_all_at: Option<Instant>,
     log_start: Offset,
@@ -120,7 +127,7 @@ impl Clock {
 
 impl Desk {
     async fn open(actor: Actor) -> Result<Self, End> {
-        let Actor { group, partition, subscription, start, orders, env, map } = actor;
+        let Actor { group, partition, subscription, start, orders, env, map, router } = actor;
         let (leadership, progress) = (group.watch_leadership(), group.progress());
         let term = leadership.borrow().term;
         // What earlier leaders settled must be applied before anything is handed out.
@@ -133,8 +140,12 @@ impl Desk {
             propose(group.clone(), PartitionCommand::BeginSubscription { subscription, start }).await?;
         }
         let info = map.borrow().subscription_by_id(subscription).cloned().ok_or(End::Deleted)?;
-        let bounds =
-            Bounds { unsettled: DISPATCH_UNSETTLED, intervals: DISPATCH_INTERVALS, read_ahead: DISPATCH_READ_AHEAD };
+        let bounds = Bounds {
+            unsettled: DISPATCH_UNSETTLED,
+            intervals: DISPATCH_INTERVALS,
+            read_ahead: DISPATCH_READ_AHEAD,
+            dead_letters: DISPATCH_DEAD_LETTERS,
+        };
         let state = group.look(|machine| machine.subscriptions().get(subscription).cloned()).flatten();
         let state = state.ok_or(End::Deleted)?;
         let log_start = progress.borrow().log_start;
@@ -158,6 +169,9 @@ impl Desk {
             leadership,
             map,
             proposed: None,
+            router,
+            letter: None,
+            letters_at: Some(Instant::now()),
             settle_all_at: None,
         })
     }
@@ -178,8 +192,9 @@ impl Desk {
         self.hand_out().await?;
         self.answer();
         self.settle();
+        self.publish_dead_letters().await?;
         let due_at = self.dispatcher.next_due_ms().map(|due_ms| self.clock.at(due_ms));
-        let wake_at = due_at.into_iter().chain(self.settle_all_at).min();
+        let wake_at = due_at.into_iter().chain(self.settle_all_at).chain(self.letters_at).min();
         tokio::select! {
             biased;
             changed = self.leadership.changed() => {
@@ -187,10 +202,16 @@ impl Desk {
                 self.still_leading()?;
             }
             _ = self.map.changed() => self.follow_map()?,
-            reply = settled(&mut self.proposed) => {
+            reply = finished(&mut self.proposed) => {
                 self.proposed = None;
                 confirmed(reply?)?;
                 self.dispatcher.confirmed();
+                // There may be a dead letter among what was settled.
+                self.letters_at.get_or_insert_with(Instant::now);
+            }
+            sent = finished(&mut self.letter) => {
+                self.letter = None;
+                self.letters_at = Some(self.letter_sent(sent)?);
             }
             order = self.orders.recv() => {
                 let mut order = order.ok_or(End::Unneeded)?;
@@ -216,6 +237,7 @@ impl Desk {
         let map = Arc::clone(&self.map.borrow_and_update());
         let info = map.subscription_by_id(self.subscription).ok_or(End::Deleted)?;
         self.dispatcher.set_rules(rules(info));
+        self.letters_at.get_or_insert_with(Instant::now);
         Ok(())
     }
 
@@ -350,25 +372,23 @@ impl Desk {
                     self.dispatcher.leave(session, self.clock.now_ms());
                 }
             }
-            Order::Say { say, deliveries, answers } => {
-                deliveries.into_iter().for_each(|delivery| self.hear(&say, delivery, answers.clone()));
-            }
+            Order::Say { say, questions } => questions.into_iter().for_each(|question| self.hear(&say, question)),
         }
     }
 
-    fn hear(&mut self, say: &Say, delivery: AckId, answers: Answers) {
+    fn hear(&mut self, say: &Say, question: Question) {
+        let delivery = question.delivery;
         let AckId { position, generation, .. } = delivery;
-        let action = say.action();
         if generation != self.generation {
-            return answers.send(Answered { delivery, action, outcome: v1::Outcome::Seeked });
+            return question.answer(v1::Outcome::Seeked);
         }
         // What isn't in the log was never delivered: the id was made up.
         if position.offset() >= self.progress.borrow().end {
-            return answers.send(Answered { delivery, action, outcome: v1::Outcome::Invalid });
+            return question.answer(v1::Outcome::Invalid);
         }
         self.last_waiter += 1;
         let waiter = WaiterId(self.last_waiter);
-        self.waiters.insert(waiter, (delivery, action, answers));
+        self.waiters.insert(waiter, question);
         let lease: Option<LeaseId> = (delivery.term == self.term).then_some(delivery.lease);
         let now_ms = self.clock.now_ms();
         match say {
@@ -385,27 +405,13 @@ impl Desk {
 
     fn answer(&mut self) {
         for Answer { waiter, outcome } in self.dispatcher.answers() {
-            let Some((delivery, action, answers)) = self.waiters.remove(&waiter) else { continue };
+            let Some(question) = self.waiters.remove(&waiter) else { continue };
             let outcome = match outcome {
                 Outcome::Done => v1::Outcome::Done,
                 Outcome::AlreadySettled => v1::Outcome::AlreadySettled,
                 Outcome::LeaseLost => v1::Outcome::LeaseLost,
             };
-            answers.send(Answered { delivery, action, outcome });
-        }
-    }
-
-    /// Tells those who wait that nothing is certain. Sessions notice that the actor is gone.
-    fn close(mut self) {
-        self.orders.close();
-        while let Ok(order) = self.orders.try_recv() {
-            if let Order::Say { say, deliveries, answers } = order {
-                let unknown = |delivery| Answered { delivery, action: say.action(), outcome: v1::Outcome::Unknown };
-                deliveries.into_iter().for_each(|delivery| answers.send(unknown(delivery)));
-            }
-        }
-        for (delivery, action, answers) in self.waiters.into_values() {
-            answers.send(Answered { delivery, action, outcome: v1::Outcome::Unknown });
+            question.answer(outcome);
         }
     }
 }
@@ -420,7 +426,12 @@ impl Credits for Purses<'_> {
 }
 
 fn rules(info: &SubscriptionInfo) -> Rules {
-    Rules { ack_deadline_ms: info.ack_deadline_ms, retry: info.retry.clone(), ordered: info.ordered }
+    Rules {
+        ack_deadline_ms: info.ack_deadline_ms,
+        retry: info.retry.clone(),
+        max_attempts: info.dead_letter.as_ref().map(|policy| policy.max_attempts),
+        ordered: info.ordered,
+    }
 }
 
 /// Makes sure that this replica leads and has applied what was committed before.
@@ -441,10 +452,10 @@ fn confirmed(reply: Reply) -> Result<(), End> {
     }
 }
 
-/// The reply to what is being proposed; never, if that is nothing.
-async fn settled(proposed: &mut Option<BoxFuture<'static, Result<Reply, End>>>) -> Result<Reply, End> {
-    match proposed {
-        Some(proposed) => proposed.await,
+/// What comes of work that is under way; never, if there is none.
+async fn finished<T>(work: &mut Option<BoxFuture<'static, T>>) -> T {
+    match work {
+        Some(work) => work.await,
         None => std::future::pending().await,
     }
 }

@@ -28,11 +28,12 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use attach::{Attachments, Lost};
 pub(crate) use say::{say, say_here};
-pub(crate) use session::{Answered, Answers, Credit, Event, Purse, Session};
+pub(crate) use session::{Answered, Answers, Credit, Event, Purse, Question, Session};
 
 use self::actor::Actor;
 use crate::front::Partition;
 use crate::limits::DISPATCH_ORDERS;
+use crate::router::Router;
 
 /// The actors of this node.
 pub(crate) struct Dispatch {
@@ -40,6 +41,8 @@ pub(crate) struct Dispatch {
     sessions: Mutex<u64>,
     env: Arc<dyn Env>,
     map: watch::Receiver<Arc<ClusterMap>>,
+    /// The way to the topics of dead letters.
+    router: Router,
     draining: CancellationToken,
 }
 
@@ -66,10 +69,8 @@ pub(crate) enum Order {
     Say {
         /// What.
         say: Say,
-        /// Of which.
-        deliveries: Vec<AckId>,
-        /// Who hears what became of it.
-        answers: Answers,
+        /// Of which, and who hears what became of it.
+        questions: Vec<Question>,
     },
 }
 
@@ -98,9 +99,23 @@ impl Say {
     }
 }
 
+impl Order {
+    /// A subscriber says the same of some deliveries.
+    pub(crate) fn say(say: Say, deliveries: &[AckId], answers: &Answers) -> Self {
+        let action = say.action();
+        let questions = deliveries.iter().map(|delivery| Question::new(*delivery, action, answers.clone()));
+        Self::Say { questions: questions.collect(), say }
+    }
+}
+
 impl Dispatch {
-    pub(crate) fn new(env: Arc<dyn Env>, map: watch::Receiver<Arc<ClusterMap>>, draining: CancellationToken) -> Self {
-        Self { actors: Mutex::default(), sessions: Mutex::default(), env, map, draining }
+    pub(crate) fn new(
+        env: Arc<dyn Env>,
+        map: watch::Receiver<Arc<ClusterMap>>,
+        router: Router,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { actors: Mutex::default(), sessions: Mutex::default(), env, map, router, draining }
     }
 
     /// The actor of a subscription in a partition that this node leads, or believes to.
@@ -122,6 +137,7 @@ impl Dispatch {
             orders: receiver,
             env: Arc::clone(&self.env),
             map: self.map.clone(),
+            router: self.router.clone(),
         };
         let draining = self.draining.clone();
         tokio::spawn(async move { draining.run_until_cancelled(actor.run()).await });

@@ -26,8 +26,7 @@ pub(crate) async fn say_here(
     session: &Session,
 ) -> bool {
     let Some(Route::Local(group)) = front.router.route(partition.target(), 0) else { return false };
-    let answers = Answers::Session(session.clone());
-    let order = Order::Say { say: say.clone(), deliveries: deliveries.to_vec(), answers };
+    let order = Order::say(say.clone(), deliveries, &Answers::Session(session.clone()));
     front.dispatch.of(&group, partition, subscription).send(order).await
 }
 
@@ -74,8 +73,7 @@ async fn ask(
             match leader {
                 Leader::Local(group) => {
                     let (answers, mut answered) = mpsc::unbounded_channel();
-                    let answers = Answers::Alone(answers);
-                    let order = Order::Say { say: say.clone(), deliveries: deliveries.to_vec(), answers };
+                    let order = Order::say(say.clone(), deliveries, &Answers::Alone(answers));
                     if !front.dispatch.of(&group, partition, subscription).send(order).await {
                         return Err(ApiError::no_leader(&partition.label()));
                     }

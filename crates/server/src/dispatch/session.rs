@@ -46,13 +46,37 @@ pub(crate) enum Answers {
     Alone(mpsc::UnboundedSender<Answered>),
 }
 
-impl Answers {
-    pub(crate) fn send(&self, answered: Answered) {
-        match self {
-            Self::Session(session) => session.send(Event::Answered(answered)),
-            // Nobody waits any more.
-            Self::Alone(waiting) => _ = waiting.send(answered),
+/// What a subscriber said about one delivery. It is always answered: whoever drops it says that the outcome is unknown.
+pub(crate) struct Question {
+    pub(crate) delivery: AckId,
+    action: v1::Action,
+    /// Until it is answered.
+    answers: Option<Answers>,
+}
+
+impl Question {
+    pub(crate) fn new(delivery: AckId, action: v1::Action, answers: Answers) -> Self {
+        Self { delivery, action, answers: Some(answers) }
+    }
+
+    pub(crate) fn answer(mut self, outcome: v1::Outcome) {
+        self.say(outcome);
+    }
+
+    fn say(&mut self, outcome: v1::Outcome) {
+        let answered = Answered { delivery: self.delivery, action: self.action, outcome };
+        match self.answers.take() {
+            Some(Answers::Session(session)) => session.send(Event::Answered(answered)),
+            // Nobody may be waiting any more.
+            Some(Answers::Alone(waiting)) => _ = waiting.send(answered),
+            None => {}
         }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.say(v1::Outcome::Unknown);
     }
 }
 
@@ -152,5 +176,47 @@ impl Purse {
 
     fn credit(&self) -> std::sync::MutexGuard<'_, Credit> {
         self.credit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_model::partition::subscription::Position;
+    use quorate_model::partition::subscription::deliver::LeaseId;
+    use quorate_model::{Offset, PartitionId, SubscriptionId, TopicId};
+
+    use super::*;
+
+    fn delivery() -> AckId {
+        AckId {
+            partition: PartitionId::new(TopicId::new(1), 0),
+            subscription: SubscriptionId::new(1),
+            generation: 1,
+            term: 1,
+            lease: LeaseId(1),
+            position: Position::at(Offset::ZERO),
+        }
+    }
+
+    #[test]
+    fn a_question_is_answered_once_also_by_whoever_drops_it() {
+        let (answers, mut answered) = mpsc::unbounded_channel();
+        let answers = Answers::Alone(answers);
+        let question = || Question::new(delivery(), v1::Action::Nack, answers.clone());
+        question().answer(v1::Outcome::Done);
+        drop(question());
+        let outcomes: Vec<_> = std::iter::from_fn(|| answered.try_recv().ok()).map(|one| one.outcome).collect();
+        assert_eq!(outcomes, [v1::Outcome::Done, v1::Outcome::Unknown]);
+    }
+
+    #[test]
+    fn lent_credit_is_a_fair_part_and_never_without_bytes() {
+        let purse = Purse::new(Credit { messages: 4, bytes: 101 });
+        assert_eq!(purse.split(3), Credit { messages: 3, bytes: 75 });
+        assert_eq!(purse.split(3), Credit { messages: 1, bytes: 26 });
+        assert_eq!(purse.split(3), Credit::default());
+        purse.put(Credit { messages: 9, bytes: 1 });
+        assert_eq!(purse.split(3), Credit { messages: 3, bytes: 1 });
+        assert_eq!(purse.split(3), Credit::default(), "without a byte nothing can be delivered");
     }
 }

@@ -67,14 +67,16 @@ async fn start_on(
     let draining = CancellationToken::new();
     let newest_map = Arc::new(watch::Sender::new(Arc::new(ClusterMap::default())));
     let leaders = LeaderBook::new();
+    let router = Router::new(config.node.id, groups.clone(), leaders.clone());
     let front = Arc::new(Front {
         cluster: config.cluster.name.clone(),
         node: config.node.id,
         metadata_replicas: metadata_replicas(&config.cluster.voters),
         map: MapView::new(newest_map.subscribe()),
-        router: Router::new(config.node.id, groups.clone(), leaders.clone()),
+
         peers: Peers::new(Arc::clone(&env), &config.cluster.voters),
-        dispatch: Dispatch::new(Arc::clone(&env), newest_map.subscribe(), draining.clone()),
+        dispatch: Dispatch::new(Arc::clone(&env), newest_map.subscribe(), router.clone(), draining.clone()),
+        router,
         env,
         admission: groups.admission().clone(),
         reads: Reads::new(&config.limits),

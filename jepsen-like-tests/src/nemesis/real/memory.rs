@@ -15,7 +15,7 @@ struct Memory {
 
 pub(super) fn begin(world: &mut RealWorld, rng: &mut Rng) -> Result<Begun, String> {
     let node = any_node(world, rng);
-    let above_mib = rng.u64(4..=24);
+    let above_mib = rng.u64(0..=6);
     let before = world.memory_failures(node)?;
     world.let_give_up(node, true);
     world.limit_memory(node, Some(above_mib << 20))?;

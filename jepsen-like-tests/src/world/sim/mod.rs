@@ -40,6 +40,8 @@ pub struct Scale {
     pub sync_ms: RangeInclusive<u64>,
     /// Silence after which a node is suspected.
     pub suspect_after_ms: u64,
+    /// Time that passes at once; not drawn, because coarse time finds less and costs less.
+    pub tick_ms: u64,
 }
 
 impl Scale {
@@ -52,6 +54,7 @@ impl Scale {
             packet_ms: rng.u64(2..=20),
             sync_ms: 1..=rng.u64(1..=15),
             suspect_after_ms: rng.u64(300..=1_000),
+            tick_ms: 1,
         }
     }
 }
@@ -104,7 +107,7 @@ impl SimWorld {
             .rng_seed(seed)
             .epoch(UNIX_EPOCH + EPOCH)
             .enable_random_order()
-            .tick_duration(Duration::from_millis(1))
+            .tick_duration(Duration::from_millis(scale.tick_ms))
             .min_message_latency(Duration::from_millis(1))
             .max_message_latency(Duration::from_millis(scale.packet_ms))
             .simulation_duration(Duration::from_secs(24 * 3600))

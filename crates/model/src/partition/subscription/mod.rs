@@ -4,6 +4,7 @@
 //! flight, to whom, and until when, only the leader knows ([`deliver`]); after a failover everything that isn't settled
 //! is delivered, with the number of attempts that is noted here (ADR 0015).
 
+mod dead_letters;
 pub mod deliver;
 mod place;
 mod settled;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use dead_letters::{DeadLetter, Outbox};
 pub use place::{Lane, Place, Position};
 pub use settled::Settled;
 
@@ -28,6 +30,7 @@ pub struct SubscriptionState {
     lanes: BTreeMap<Lane, Settled>,
     /// Messages that were returned, or kept for too long, and aren't settled.
     retries: BTreeMap<Position, Retry>,
+    outbox: Outbox,
     tally: Tally,
 }
 
@@ -70,6 +73,8 @@ pub struct Settlement {
     pub settled: BTreeMap<Lane, Settled>,
     /// What is to be delivered again.
     pub retries: Vec<(Position, Retry)>,
+    /// What goes to the dead letters. Settled by that, too.
+    pub dead: Vec<(Position, DeadLetter)>,
     /// How many messages of what is settled were acknowledged.
     pub acknowledged: u64,
 }
@@ -81,6 +86,8 @@ pub struct Tally {
     pub acknowledged: u64,
     /// Deliveries in vain.
     pub returned: u64,
+    /// Messages that went to the dead letters.
+    pub dead_lettered: u64,
     /// Messages that retention removed before they were settled.
     pub lost: u64,
 }
@@ -155,6 +162,17 @@ impl Subscriptions {
         Ok(SubscriptionChanged { generation: current })
     }
 
+    /// Dead letters with numbers below `next` are published.
+    pub(super) fn dead_letters_sent(
+        &mut self,
+        subscription: SubscriptionId,
+        next: u32,
+    ) -> Result<SubscriptionChanged, SubscriptionRejected> {
+        let state = self.states.get_mut(&subscription).ok_or(SubscriptionRejected::Unknown { subscription })?;
+        state.outbox.sent(next);
+        Ok(SubscriptionChanged { generation: state.generation })
+    }
+
     /// Retention removed what lies before `log_start`.
     pub(super) fn trim_to(&mut self, log_start: Offset) {
         self.states.values_mut().for_each(|state| state.trim_to(log_start));
@@ -163,8 +181,14 @@ impl Subscriptions {
 
 impl SubscriptionState {
     fn new(start: Offset) -> Self {
-        let mut state =
-            Self { generation: 1, start, lanes: BTreeMap::new(), retries: BTreeMap::new(), tally: Tally::default() };
+        let mut state = Self {
+            generation: 1,
+            start,
+            lanes: BTreeMap::new(),
+            retries: BTreeMap::new(),
+            outbox: Outbox::default(),
+            tally: Tally::default(),
+        };
         state.pass_to(start);
         state
     }
@@ -189,6 +213,11 @@ impl SubscriptionState {
         &self.retries
     }
 
+    /// Dead letters that aren't published yet.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
     /// What it did so far.
     pub fn tally(&self) -> Tally {
         self.tally
@@ -201,6 +230,16 @@ impl SubscriptionState {
     }
 
     fn settle(&mut self, settlement: Settlement) {
+        // A message moves there once, and by that it is settled.
+        for (position, letter) in settlement.dead {
+            if !self.is_settled(position) {
+                self.outbox.push(letter);
+                self.tally.dead_lettered += 1;
+                self.retries.remove(&position);
+                let Position { lane, place } = position;
+                self.lanes.entry(lane).or_default().insert(place..place.next());
+            }
+        }
         for (lane, settled) in settlement.settled {
             for places in settled.intervals() {
                 let (first, end) = (Position { lane, place: places.start }, Position { lane, place: places.end });

@@ -53,6 +53,8 @@ pub struct Rules {
     pub ack_deadline_ms: u64,
     /// When it is delivered again after it was returned or kept for too long.
     pub retry: RetryPolicy,
+    /// After so many attempts it goes to the dead letters instead.
+    pub max_attempts: Option<u32>,
     /// Whether messages of one key keep their order.
     pub ordered: bool,
 }
@@ -66,6 +68,8 @@ pub struct Bounds {
     pub intervals: usize,
     /// Messages that were read and can be handed out.
     pub read_ahead: usize,
+    /// Dead letters that wait to be published: beyond them messages are tried once more.
+    pub dead_letters: usize,
 }
 
 /// What should be read.
@@ -172,6 +176,8 @@ pub struct Dispatcher {
     /// What follows from the settlement that is being proposed.
     proposed: Option<Then>,
     answers: Vec<Answer>,
+    /// Dead letters that aren't published, including those that aren't certain yet.
+    dead_letters: usize,
     /// Numbers the calls of [`Dispatcher::take`].
     round: u64,
 }
@@ -203,6 +209,7 @@ impl Dispatcher {
             pending: Pending::default(),
             proposed: None,
             answers: Vec::new(),
+            dead_letters: state.outbox().len(),
             round: 0,
         }
     }
@@ -210,6 +217,11 @@ impl Dispatcher {
     /// From now on the subscription says this. What is in flight keeps its deadline.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
+    }
+
+    /// One dead letter more is published.
+    pub fn dead_letter_sent(&mut self) {
+        self.dead_letters = self.dead_letters.saturating_sub(1);
     }
 
     /// Numbers for people.

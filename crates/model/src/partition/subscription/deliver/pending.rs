@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use super::{KeyHash, Lane, Place, Position, Retry, Settled, WaiterId};
+use crate::partition::subscription::DeadLetter;
 
 /// What goes into the next settlement, and what follows once it is certain.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pending {
     pub(super) settled: BTreeMap<Lane, Settled>,
     pub(super) retries: Vec<(Position, Retry)>,
+    pub(super) dead: Vec<(Position, DeadLetter)>,
     pub(super) acknowledged: u64,
     /// Something besides messages that were passed over: somebody waits, or a message does.
     pub(super) urgent: bool,
@@ -51,6 +53,6 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.settled.is_empty() && self.retries.is_empty()
+        self.settled.is_empty() && self.retries.is_empty() && self.dead.is_empty()
     }
 }

@@ -4,7 +4,7 @@ use super::leases::Lease;
 use super::pending::{Answer, Outcome, Pending, Then};
 use super::{Dispatcher, KeyHash, Lane, LeaseId, Place, Position, Return, SessionId, WaiterId, rank};
 use crate::ids::Offset;
-use crate::partition::subscription::{Retry, Settlement};
+use crate::partition::subscription::{DeadLetter, Retry, Settlement};
 
 impl Dispatcher {
     /// A message is done. `lease` names its delivery, if that was one of this dispatcher's. An acknowledgement of an
@@ -134,15 +134,30 @@ impl Dispatcher {
                 let pause_ms = pause_ms.unwrap_or_else(|| self.rules.retry.pause_ms(attempts, chance));
                 let earlier = self.retries.remove(&position).map(|retry| retry.error);
                 let error = if error.is_empty() { earlier.unwrap_or_default() } else { error };
+                self.pending.urgent = true;
+                let tried_enough = self.rules.max_attempts.is_some_and(|most| attempts >= most);
+                if tried_enough && self.dead_letters < self.bounds.dead_letters {
+                    let (offset, returned_ms) = (position.offset(), now_ms);
+                    let letter = DeadLetter { offset, attempts, first_delivered_ms, returned_ms, error };
+                    return self.bury(position, letter, key);
+                }
                 let due_ms = now_ms.saturating_add(pause_ms);
                 let retry = Retry { attempts, due_ms, first_delivered_ms, bytes, key, error };
                 self.retries.insert(position, retry.clone());
                 self.pending.retries.push((position, retry));
                 self.pending.then.scheduled.push(position);
-                self.pending.urgent = true;
             }
             Return::Untouched => self.lie_ready(position, bytes, key),
         }
+    }
+
+    /// A message was tried often enough. Its key waits no longer for it.
+    fn bury(&mut self, position: Position, letter: DeadLetter, key: Option<KeyHash>) {
+        self.dead_letters += 1;
+        let Position { lane, place } = position;
+        self.settled.entry(lane).or_default().insert(place..place.next());
+        self.pending.dead.push((position, letter));
+        self.pending.then.freed.extend(key.map(|key| (key, position)));
     }
 
     /// What was delivered behind a message of the same key must not overtake it.
@@ -188,10 +203,10 @@ impl Dispatcher {
         if self.proposed.is_some() || self.pending.is_empty() || !(all || self.pending.urgent) {
             return None;
         }
-        let Pending { settled, retries, acknowledged, then, .. } = std::mem::take(&mut self.pending);
+        let Pending { settled, retries, dead, acknowledged, then, .. } = std::mem::take(&mut self.pending);
         self.proposed = Some(then);
         let (subscription, generation) = (self.subscription, self.generation);
-        Some(Settlement { subscription, generation, settled, retries, acknowledged })
+        Some(Settlement { subscription, generation, settled, retries, dead, acknowledged })
     }
 
     /// What was proposed is certain.
