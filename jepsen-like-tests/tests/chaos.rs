@@ -30,6 +30,13 @@ fn real_nodes_lose_nothing_when_they_are_killed_and_cut_off() {
 }
 
 #[test]
+fn real_queues_are_emptied_while_leaders_are_killed_and_stopped() {
+    let faults = ["--workload", "queue", "--faults", "kill-leader,pause", "--duration", "20s", "--load", "light"];
+    let (passed, said) = chaos(&faults);
+    assert!(passed && said.contains("\nverdict: pass\n"), "{said}");
+}
+
+#[test]
 fn a_leader_that_is_killed_is_replaced_before_it_is_back() {
     let (passed, said) = run(env!("CARGO_BIN_EXE_failover"), &["--kills", "1", "--only", "kill", "--seed", "1"]);
     let row = said.lines().find(|line| line.starts_with("| kill-leader")).unwrap_or_default();

@@ -60,6 +60,14 @@ fn a_hundred_seeds_pass() {
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
 }
 
+/// Subscriptions: what is published is delivered and settled in all of them, and not again.
+#[test]
+fn queues_are_emptied_and_nothing_comes_again() {
+    for run in simulate_all(&[1, 2, 3, 4, 5, 6], &["--workload", "queue", "--faults", "all", "--seconds", "20"]) {
+        run.assert_passed();
+    }
+}
+
 /// Seeds that once failed, with what they need to: they must not fail again.
 #[test]
 fn what_was_found_once_stays_mended() {

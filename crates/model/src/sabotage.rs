@@ -57,11 +57,17 @@ pub enum Bug {
     UnknownReportedAsFailed,
     /// Retention removes the stretch of the log that a bound runs through, rather than the one before it.
     RetentionTrimsTooMuch,
+    /// Only the leader remembers what a subscription has settled: after a failover all of it is delivered again.
+    AckLostAtFailover,
+    /// A subscriber is told that its acknowledgement is certain before a quorum has it.
+    AckBeforeCommit,
+    /// A message that was returned lets the next one of its key go, rather than hold it up until it is settled.
+    OrderBrokenByNack,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 25] = [
         Bug::AckBeforeFsync,
         Bug::VoteNotSynced,
         Bug::FsyncErrorIgnored,
@@ -84,6 +90,9 @@ impl Bug {
         Bug::RepeatUnderNewEpoch,
         Bug::UnknownReportedAsFailed,
         Bug::RetentionTrimsTooMuch,
+        Bug::AckLostAtFailover,
+        Bug::AckBeforeCommit,
+        Bug::OrderBrokenByNack,
     ];
 
     /// As the environment variable names it: the variant's words with hyphens between them.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::history::{Action, Event, Phase};
 
 /// A message whose acknowledgement got no answer is settled if it doesn't come again: it would have within this time.
-pub const PERHAPS_MS: u64 = 10_000;
+const PERHAPS_MS: u64 = 10_000;
 
 /// See the module. Takes in a history event by event, while it is written or later.
 #[derive(Debug, Default)]

@@ -220,6 +220,9 @@ impl PartitionMachine {
         if is_planted(Bug::DedupLostAtFailover) {
             self.producers = Producers::default();
         }
+        if is_planted(Bug::AckLostAtFailover) {
+            self.subscriptions.sabotage();
+        }
     }
 
     /// The whole state as bytes.

@@ -226,4 +226,22 @@ pub(crate) const ROWS: &[Row] = &[
         "trimmed too much:",
         60,
     ),
+    simulation(
+        "ack-lost-at-failover",
+        (SEEDS, &["--workload", "queue", "--faults", "all", "--seconds", "20"]),
+        "redelivered:",
+        60,
+    ),
+    simulation(
+        "ack-before-commit",
+        (SEEDS, &["--workload", "queue", "--faults", "all", "--seconds", "20"]),
+        "redelivered:",
+        60,
+    ),
+    simulation(
+        "order-broken-by-nack",
+        (SEEDS, &["--workload", "queue", "--faults", "all", "--seconds", "20"]),
+        "key order:",
+        60,
+    ),
 ];

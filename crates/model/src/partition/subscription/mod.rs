@@ -173,6 +173,14 @@ impl Subscriptions {
         Ok(SubscriptionChanged { generation: state.generation })
     }
 
+    /// Forgets what is settled. For a planted bug only.
+    pub(super) fn sabotage(&mut self) {
+        for state in self.states.values_mut() {
+            state.lanes.clear();
+            state.pass_to(state.start);
+        }
+    }
+
     /// Retention removed what lies before `log_start`.
     pub(super) fn trim_to(&mut self, log_start: Offset) {
         self.states.values_mut().for_each(|state| state.trim_to(log_start));

@@ -5,6 +5,7 @@ use super::pending::{Answer, Outcome, Pending, Then};
 use super::{Dispatcher, KeyHash, Lane, LeaseId, Place, Position, Return, SessionId, WaiterId, rank};
 use crate::ids::Offset;
 use crate::partition::subscription::{DeadLetter, Retry, Settlement};
+use crate::sabotage::{Bug, is_planted};
 
 impl Dispatcher {
     /// A message is done. `lease` names its delivery, if that was one of this dispatcher's. An acknowledgement of an
@@ -146,6 +147,10 @@ impl Dispatcher {
                 self.retries.insert(position, retry.clone());
                 self.pending.retries.push((position, retry));
                 self.pending.then.scheduled.push(position);
+                if let Some(key) = key.filter(|_| is_planted(Bug::OrderBrokenByNack)) {
+                    self.lines.comes_back(key, position);
+                    self.move_up(key);
+                }
             }
             Return::Untouched => self.lie_ready(position, bytes, key),
         }
@@ -185,7 +190,10 @@ impl Dispatcher {
     /// Answers with what is to be proposed, or is being proposed; at once if that is nothing.
     fn answer_when_certain(&mut self, waiter: WaiterId, outcome: Outcome) {
         let answer = Answer { waiter, outcome };
-        if !self.pending.is_empty() {
+        if is_planted(Bug::AckBeforeCommit) {
+            self.pending.urgent = true;
+            self.answers.push(answer);
+        } else if !self.pending.is_empty() {
             self.pending.urgent = true;
             self.pending.then.answers.push(answer);
         } else if let Some(then) = &mut self.proposed {
