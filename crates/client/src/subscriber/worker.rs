@@ -450,7 +450,9 @@ impl Worker {
     }
 
     fn next_timer(&self) -> Instant {
-        let resumes = self.slots.values().filter_map(|slot| slot.resume_at);
+        // Who is about to close asks for no partition, however long ago its time came.
+        let asking = self.slots.values().filter(|_| self.closing.is_none());
+        let resumes = asking.filter_map(|slot| slot.resume_at);
         resumes.chain([self.extend_at]).min().unwrap_or(self.extend_at)
     }
 }

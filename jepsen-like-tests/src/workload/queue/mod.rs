@@ -6,6 +6,7 @@
 
 mod subscriber;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,16 +115,28 @@ async fn finish(course: Course, process: &'static str, partitions: u32, over: Ar
     log::read_from_every_replica(&course, process, partitions).await;
 }
 
-/// How many messages aren't acknowledged when it gives up.
+/// How many messages aren't acknowledged when it gives up. What retention removed nobody can acknowledge.
 async fn wait_until_empty(course: &Course) -> usize {
     let until = Instant::now() + PATIENCE;
-    let (mut outstanding, mut seen) = (Outstanding::default(), 0);
+    let (mut outstanding, mut seen, mut starts) = (Outstanding::default(), 0, BTreeMap::new());
     loop {
         seen = course.recorder().follow(seen, |event| outstanding.add(event));
-        let left = outstanding.missing(course.recorder().now_ms()).count();
+        // Without an answer those of the last look count: what was removed stays removed.
+        if let Ok(answered) = log_starts(course).await {
+            starts.extend(answered);
+        }
+        let missing = outstanding.missing(course.recorder().now_ms());
+        let left = missing.filter(|missing| starts.get(&missing.place.0).is_none_or(|start| missing.place.1 >= *start));
+        let left = left.count();
         if left == 0 || Instant::now() > until {
             return left;
         }
         sleep(LOOK_PAUSE).await;
     }
+}
+
+async fn log_starts(course: &Course) -> Result<Vec<(u32, u64)>, ClientError> {
+    let topic = course.client()?.topics().get(TOPIC).await?;
+    let answered = topic.partition_status.into_iter().filter(|status| !status.unavailable);
+    Ok(answered.map(|status| (status.partition, status.log_start_offset)).collect())
 }
