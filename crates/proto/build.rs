@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "quorate/v1/message.proto",
     "quorate/v1/publisher.proto",
     "quorate/v1/reader.proto",
+    "quorate/v1/subscriber.proto",
+    "quorate/v1/subscription.proto",
     "quorate/v1/topic.proto",
     "quorate/v1/cluster.proto",
     "quorate/internal/v1/raft.proto",

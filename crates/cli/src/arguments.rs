@@ -9,6 +9,8 @@ use crate::commands::explain::Explain;
 use crate::commands::publish::Publish;
 use crate::commands::read::Read;
 use crate::commands::server::Server;
+use crate::commands::subscribe::Subscribe;
+use crate::commands::subscription::SubscriptionCommand;
 use crate::commands::topic::TopicCommand;
 use crate::connect::Connect;
 use crate::output::Format;
@@ -40,9 +42,15 @@ pub(crate) enum Command {
     /// Topics: named, partitioned, replicated logs
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Subscriptions: durable groups of consumers, each of which gets every message of its topic
+    #[command(subcommand)]
+    Subscription(SubscriptionCommand),
     /// Publish messages
     #[command(name = "pub", visible_alias = "publish")]
     Publish(Publish),
+    /// Take messages of a subscription, and acknowledge them
+    #[command(name = "sub", visible_alias = "subscribe")]
+    Subscribe(Subscribe),
     /// Read messages; leaves no trace on the server
     Read(Read),
     /// The cluster: its nodes, its partitions, its health

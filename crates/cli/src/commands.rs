@@ -9,4 +9,6 @@ pub(crate) mod explain;
 pub(crate) mod publish;
 pub(crate) mod read;
 pub(crate) mod server;
+pub(crate) mod subscribe;
+pub(crate) mod subscription;
 pub(crate) mod topic;

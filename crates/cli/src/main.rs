@@ -6,7 +6,7 @@
 //! - [`commands`]: one file per noun
 //! - [`dev`]: the local cluster of processes behind `quorate dev`
 //! - [`connect`], [`context`], [`folders`]: which cluster is meant, and where this user's files are
-//! - [`lines`]: input for `pub`
+//! - [`lines`]: input for `pub`; [`messages`]: how messages are printed
 //! - [`output`], [`failure`]: how commands end well and badly
 
 mod arguments;
@@ -17,6 +17,7 @@ mod dev;
 mod failure;
 mod folders;
 mod lines;
+mod messages;
 mod output;
 
 use arguments::{Arguments, Command};
@@ -40,8 +41,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let output = Output { format: arguments.output };
-    if output.format == Format::Raw && !matches!(arguments.command, Command::Read(_)) {
-        return Err(Failure::usage("only `quorate read` prints raw messages").advise("choose -o text or -o json"));
+    if output.format == Format::Raw && !matches!(arguments.command, Command::Read(_) | Command::Subscribe(_)) {
+        return Err(Failure::usage("only `quorate read` and `quorate sub` print raw messages")
+            .advise("choose -o text or -o json"));
     }
     match &arguments.command {
         // A node brings runtimes of its own.
@@ -51,7 +53,9 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Completion(completion) => completion.run(),
         Command::Dev(dev) => block_on(dev.run(output)),
         Command::Topic(topic) => block_on(topic.run(&arguments.connect, output)),
+        Command::Subscription(subscription) => block_on(subscription.run(&arguments.connect, output)),
         Command::Publish(publish) => block_on(publish.run(&arguments.connect, output)),
+        Command::Subscribe(subscribe) => block_on(subscribe.run(&arguments.connect, output)),
         Command::Read(read) => block_on(read.run(&arguments.connect, output)),
         Command::Cluster(cluster) => block_on(cluster.run(&arguments.connect, output)),
         Command::Bench(bench) => block_on(bench.run(&arguments.connect, output)),

@@ -16,7 +16,19 @@ use support::{Cluster, User};
 fn help_and_version_are_printed_without_a_cluster() {
     let user = User::new();
     let help = user.run(&["--help"]).ok().text();
-    for command in ["dev", "server", "topic", "pub", "read", "cluster", "bench", "explain", "context", "completion"] {
+    for command in [
+        "dev",
+        "server",
+        "topic",
+        "subscription",
+        "pub",
+        "read",
+        "cluster",
+        "bench",
+        "explain",
+        "context",
+        "completion",
+    ] {
         assert!(help.contains(command), "{command} in:\n{help}");
         assert!(!user.run(&[command, "--help"]).ok().text().is_empty());
     }
@@ -31,6 +43,16 @@ fn wrong_usage_ends_with_2_and_says_what_is_expected() {
     user.run(&["topic", "create"]).fails(2, &["NAME"]);
     user.run(&["topic", "create", "a", "--partitions", "many"]).fails(2, &["--partitions"]);
     user.run(&["topic", "create", "a", "--retention", "soon"]).fails(2, &["--retention"]);
+    let create = ["subscription", "create", "a", "--topic", "b"];
+    let refuse = |flags: &[&str], texts: &[&str]| user.run(&[&create, flags].concat()).fails(2, texts);
+    refuse(&["--retry", "sometimes"], &["--retry", "exponential:1s..10m"]);
+    refuse(&["--ack-deadline", "soon"], &["--ack-deadline"]);
+    refuse(&["--from", "yesterday"], &["--from", "earliest"]);
+    refuse(&["--max-attempts", "0"], &["--max-attempts"]);
+    refuse(&["--label", "no-equals-sign"], &["KEY=VALUE"]);
+    user.run(&["subscription", "create", "a"]).fails(2, &["--topic"]);
+    user.run(&["subscription", "update", "a", "--no-dead-letters", "--max-attempts", "3"])
+        .fails(2, &["cannot be used"]);
     user.run(&["read", "a", "--from", "yesterday"]).fails(2, &["--from", "earliest"]);
     user.run(&["read", "a", "--from", "-1"]).fails(2, &["--from"]);
     user.run(&["read", "a", "--from", "2025-13-01T00:00:00Z"]).fails(2, &["--from"]);
@@ -206,6 +228,99 @@ fn topics_are_created_changed_listed_and_deleted() {
     assert_eq!(names, ["coffee", "tea"]);
     cluster.run(&["topic", "delete", "coffee"]).ok();
     cluster.run(&["topic", "get", "coffee"]).fails(1, &["TOPIC_NOT_FOUND"]);
+}
+
+#[test]
+fn subscriptions_are_created_changed_listed_and_deleted() {
+    let cluster = Cluster::start(1);
+    for topic in ["tea", "coffee", "dregs"] {
+        cluster.run(&["topic", "create", topic]).ok();
+    }
+    let create = [
+        "subscription",
+        "create",
+        "waiters",
+        "--topic",
+        "tea",
+        "--ack-deadline",
+        "1m",
+        "--retry",
+        "linear:1s+2s..1m",
+        "--dead-letter-topic",
+        "dregs",
+        "--ordered",
+        "--label",
+        "team=floor",
+        "-o",
+        "json",
+    ];
+    let created = cluster.run(&create).ok().object();
+    assert_eq!((created["topic"].as_str(), created["ack_deadline"].as_str()), (Some("tea"), Some("1m")));
+    assert_eq!((created["retry"].as_str(), created["ordered"].as_bool()), (Some("linear:1s+2s..1m"), Some(true)));
+    assert_eq!((created["dead_letter_topic"].as_str(), created["max_attempts"].as_u64()), (Some("dregs"), Some(5)));
+    assert_eq!(created["labels"]["team"], "floor");
+    cluster.run(&create).fails(1, &["SUBSCRIPTION_EXISTS"]);
+
+    // What isn't named stays, also within the policy.
+    let etag = created["etag"].as_str().unwrap();
+    let change = |flags: &[&str]| cluster.run(&[&["subscription", "update", "waiters", "-o", "json"], flags].concat());
+    let changed = change(&["--max-attempts", "9", "--etag", etag]).ok().object();
+    assert_eq!((changed["dead_letter_topic"].as_str(), changed["max_attempts"].as_u64()), (Some("dregs"), Some(9)));
+    assert_eq!(changed["retry"], "linear:1s+2s..1m");
+    change(&["--retry", "immediate", "--etag", etag]).fails(1, &["ETAG_MISMATCH"]);
+    change(&[]).fails(2, &["nothing to change"]);
+    assert_eq!(change(&["--retry", "list:1s,5s"]).ok().object()["retry"], "list:1s,5s");
+
+    // The topic of dead letters stays for as long as they go there.
+    cluster.run(&["topic", "delete", "dregs"]).fails(1, &["TOPIC_IN_USE", "waiters"]);
+    assert!(change(&["--no-dead-letters"]).ok().object()["dead_letter_topic"].is_null());
+    change(&["--max-attempts", "3"]).fails(2, &["--dead-letter-topic"]);
+    cluster.run(&["topic", "delete", "dregs"]).ok();
+
+    cluster.run(&["subscription", "create", "baristas", "--topic", "coffee"]).ok();
+    let names = |flags: &[&str]| -> Vec<String> {
+        let listed = cluster.run(&[&["subscription", "ls", "-o", "json"], flags].concat()).ok().objects();
+        listed.iter().map(|subscription| subscription["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&[]), ["baristas", "waiters"]);
+    assert_eq!(names(&["--topic", "tea"]), ["waiters"]);
+    cluster.run(&["subscription", "ls", "--topic", "milk"]).fails(1, &["TOPIC_NOT_FOUND"]);
+    let shown = cluster.run(&["subscription", "get", "waiters"]).ok().text();
+    assert!(
+        shown.contains("list:1s,5s") && shown.contains("by ordering key") && shown.contains("team=floor"),
+        "{shown}"
+    );
+
+    cluster.run(&["subscription", "delete", "waiters"]).ok();
+    cluster.run(&["subscription", "delete", "waiters"]).fails(1, &["SUBSCRIPTION_NOT_FOUND"]);
+    cluster.run(&["topic", "delete", "coffee"]).ok();
+    assert_eq!(names(&[]).len(), 0, "a subscription ends with its topic");
+}
+
+#[test]
+fn what_a_subscription_cannot_be_is_refused_with_its_reason() {
+    let cluster = Cluster::start(1);
+    cluster.run(&["topic", "create", "tea"]).ok();
+    cluster.run(&["topic", "create", "dregs"]).ok();
+    cluster.run(&["pub", "tea", "one", "two"]).ok();
+    let refuse = |flags: &[&str], texts: &[&str]| {
+        cluster.run(&[&["subscription", "create", "waiters", "--topic", "tea"], flags].concat()).fails(1, texts);
+    };
+    refuse(&["--from", "3"], &["OFFSET_OUT_OF_RANGE", "tea/0", "0 to 2"]);
+    refuse(&["--ack-deadline", "500ms"], &["INVALID_ARGUMENT", "ack_deadline", "500", "1000"]);
+    refuse(&["--retry", "fixed:13h"], &["INVALID_ARGUMENT", "retry_policy.fixed.pause"]);
+    refuse(&["--retry", "exponential:2s..1s"], &["INVALID_ARGUMENT", "retry_policy.exponential.minimum"]);
+    refuse(&["--dead-letter-topic", "tea"], &["INVALID_ARGUMENT", "dead_letter_policy.topic"]);
+    refuse(&["--dead-letter-topic", "grounds"], &["TOPIC_NOT_FOUND", "grounds"]);
+    let many = ["--dead-letter-topic", "dregs", "--max-attempts", "1001"];
+    refuse(&many, &["INVALID_ARGUMENT", "max_delivery_attempts", "1001", "1000"]);
+    let other = |arguments: &[&str], texts: &[&str]| {
+        cluster.run(&[&["subscription", "create"], arguments].concat()).fails(1, texts);
+    };
+    other(&["waiters", "--topic", "milk"], &["TOPIC_NOT_FOUND", "milk"]);
+    other(&["_waiters", "--topic", "tea"], &["RESERVED_NAME", "subscription name"]);
+    other(&["wait ers", "--topic", "tea"], &["INVALID_NAME", "subscription name"]);
+    assert_eq!(cluster.run(&["subscription", "ls", "-o", "json"]).ok().text(), "");
 }
 
 #[test]

@@ -16,6 +16,8 @@ use crate::publisher::PublisherBuilder;
 use crate::reader::ReaderBuilder;
 use crate::retry::{Deadline, RetrySettings};
 use crate::routing::{ClusterView, Router, TopicRef, TopicView};
+use crate::subscriber::SubscriberBuilder;
+use crate::subscriptions::Subscriptions;
 use crate::topics::Topics;
 
 /// A topic that one node knows reaches the map of another within this time, or it isn't there.
@@ -88,10 +90,21 @@ impl Client {
         ReaderBuilder::new(self.clone(), topic.into())
     }
 
+    /// Takes messages of a subscription, and says what became of each.
+    pub fn subscriber(&self, subscription: impl Into<String>) -> SubscriberBuilder {
+        SubscriberBuilder::new(self.clone(), subscription.into())
+    }
+
     /// Creates, looks up, changes and deletes topics.
     #[must_use]
     pub fn topics(&self) -> Topics {
         Topics::new(self.clone())
+    }
+
+    /// Creates, looks up, changes and deletes subscriptions.
+    #[must_use]
+    pub fn subscriptions(&self) -> Subscriptions {
+        Subscriptions::new(self.clone())
     }
 
     /// The cluster map, the health of nodes, leadership.

@@ -29,12 +29,13 @@
 //! | `client` | [`Client`] and its settings: the entry point |
 //! | `publisher` | [`Publisher`]: batches, producer id and sequences, order, retry, back-pressure |
 //! | `reader` | [`Reader`]: an async stream that survives lost leaders |
-//! | `topics`, `cluster` | [`Topics`] and [`Cluster`]: administration |
+//! | `subscriber` | [`Subscriber`]: deliveries of a subscription, and what becomes of each |
+//! | `topics`, `subscriptions`, `cluster` | [`Topics`], [`Subscriptions`] and [`Cluster`]: administration |
 //! | `message` | [`Message`] and [`ReceivedMessage`] |
 //! | `error` | [`ClientError`]: reason, facts, whether carried out, whether to retry |
 //! | `routing` | the one cluster map, and over which connection a request goes |
 //! | `connection` | connections that are kept up in the background, over replaceable byte streams |
-//! | `call`, `retry` | one request with one answer, tried again until its deadline |
+//! | `call`, `retry`, `wire` | one request with one answer, tried again until its deadline |
 //!
 //! It is *not* the place for rules that broker and client must agree on, such as the batch format or the
 //! table of errors: those are in `quorate-model`, and what users need of them is re-exported here.
@@ -49,7 +50,10 @@ mod publisher;
 mod reader;
 mod retry;
 mod routing;
+mod subscriber;
+mod subscriptions;
 mod topics;
+mod wire;
 
 pub use client::{Client, ClientBuilder};
 pub use cluster::{Cluster, HealthStatus, NodeHealth};
@@ -60,10 +64,14 @@ pub use publisher::{PublishError, Published, Publisher, PublisherBuilder, Receip
 pub use reader::{Reader, ReaderBuilder, Start};
 pub use retry::RetrySettings;
 pub use routing::{ClusterView, Leadership, NodeView, PartitionView, TopicView};
+pub use subscriber::{Delivery, Settled, Subscriber, SubscriberBuilder};
+pub use subscriptions::{
+    DeadLetterPolicy, RetryPolicy, Subscription, SubscriptionSpec, SubscriptionUpdate, Subscriptions,
+};
 pub use topics::{CreatedTopic, PartitionStatus, Retention, Topic, TopicSpec, TopicUpdate, Topics};
 
 pub use quorate_model::{
-    Codec as Compression, Executed, MessageId, MessageIdError, NodeId, Reason, TopicId, TopicName, partition_for_key,
+    Codec as Compression, Executed, MessageId, NodeId, OpaqueIdError, Reason, TopicId, TopicName, partition_for_key,
 };
 
 /// Largest answer taken from a node: a full batch or page, and a margin.

@@ -11,6 +11,7 @@ use crate::call::call;
 use crate::client::Client;
 use crate::error::{Cause, ClientError};
 use crate::retry::Deadline;
+use crate::wire::{request_id, wire_duration};
 
 /// How long [`Topics::create`] waits for the new topic to appear in this client's map.
 const APPEARANCE_MAX: Duration = Duration::from_secs(5);
@@ -189,10 +190,10 @@ impl Topics {
         present(response.await.into_result()?.topic)
     }
 
-    /// Deletes a topic with all its messages.
+    /// Deletes a topic with all its messages and subscriptions.
     ///
     /// # Errors
-    /// `TOPIC_NOT_FOUND`.
+    /// `TOPIC_NOT_FOUND`; `TOPIC_IN_USE` if a subscription of another topic sends its dead letters there.
     pub async fn delete(&self, name: impl Into<String>) -> Result<(), ClientError> {
         let request = pb::DeleteTopicRequest { name: name.into(), request_id: request_id() };
         let answered = call(self.client.router(), "DeleteTopic", |channel| {
@@ -201,11 +202,6 @@ impl Topics {
         });
         answered.await.into_result().map(|_| ())
     }
-}
-
-/// By which the broker recognises a request that comes again.
-fn request_id() -> String {
-    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
 fn present(topic: Option<pb::Topic>) -> Result<Topic, ClientError> {
@@ -258,11 +254,7 @@ impl TopicUpdate {
 
 impl From<Retention> for pb::Retention {
     fn from(retention: Retention) -> Self {
-        let age = retention.age.map(|age| prost_types::Duration {
-            seconds: i64::try_from(age.as_secs()).unwrap_or(i64::MAX),
-            nanos: i32::try_from(age.subsec_nanos()).unwrap_or_default(),
-        });
-        Self { age, bytes: retention.bytes, messages: retention.messages }
+        Self { age: retention.age.map(wire_duration), bytes: retention.bytes, messages: retention.messages }
     }
 }
 

@@ -9,7 +9,7 @@
 //! that the log no longer reaches gets that one and then the log, as any other follower does (ADR 0011).
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -41,6 +41,8 @@ const APPLY_CHUNK: usize = 256;
 /// What the rest of the node sees of a machine's progress. Outlives the machine: a rebuilt group goes on
 /// publishing to the same watchers.
 pub(crate) struct Published {
+    /// The state itself, for a look at it. Locked for a few lines at a time.
+    machine: Mutex<Machine>,
     pub(crate) progress: watch::Sender<Progress>,
     /// Of a partition: where its log may be cut.
     pub(crate) stretches: watch::Sender<Arc<Stretches>>,
@@ -51,6 +53,7 @@ pub(crate) struct Published {
 impl Published {
     pub(crate) fn new(kind: MachineKind) -> Self {
         Self {
+            machine: Mutex::new(Machine::new(kind)),
             progress: watch::Sender::new(Progress::default()),
             stretches: watch::Sender::new(Arc::default()),
             map: matches!(kind, MachineKind::Meta).then(|| watch::Sender::new(Arc::new(ClusterMap::default()))),
@@ -58,9 +61,14 @@ impl Published {
     }
 }
 
+impl Published {
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 pub(crate) struct StateMachine {
     kind: MachineKind,
-    machine: Machine,
     last_applied: Option<LogId>,
     membership: StoredMembership,
     log: RaftLog,
@@ -91,9 +99,9 @@ impl StateMachine {
         cut: Arc<Cut>,
         published: Arc<Published>,
     ) -> io::Result<Self> {
+        *published.machine() = Machine::new(kind);
         let mut this = Self {
             kind,
-            machine: Machine::new(kind),
             last_applied: None,
             membership: StoredMembership::default(),
             log,
@@ -138,7 +146,7 @@ impl StateMachine {
 
     /// From now on followers may be given this snapshot, and the log may be purged up to it.
     fn adopt_snapshot(&mut self, meta: SnapshotMeta) {
-        let log_start = self.machine.as_partition().map(|partition| partition.log_start().max(self.floor));
+        let log_start = self.machine().as_partition().map(|partition| partition.log_start().max(self.floor));
         self.cut.set(index_of(&meta).map(|index| CutPoint { index, log_start }));
         self.snapshot = Some(meta);
     }
@@ -149,7 +157,11 @@ impl StateMachine {
     }
 
     fn trimmed_index(&self) -> Option<u64> {
-        self.machine.as_partition()?.retained().stretches.trimmed_index()
+        self.machine().as_partition()?.retained().stretches.trimmed_index()
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.published.machine()
     }
 
     #[cfg(test)]
@@ -159,7 +171,7 @@ impl StateMachine {
 
     #[cfg(test)]
     pub(crate) fn machine_bytes(&self) -> Bytes {
-        self.machine.checkpoint()
+        self.machine().checkpoint()
     }
 
     /// Writes a checkpoint of the current state behind everything that was written before.
@@ -183,12 +195,12 @@ impl StateMachine {
         Checkpoint {
             last_applied: self.last_applied.as_ref().map(codec::log_id_to_entry_id),
             membership: codec::stored_membership_to_bytes(&self.membership),
-            machine: self.machine.checkpoint(),
+            machine: self.machine().checkpoint(),
         }
     }
 
     fn restore(&mut self, meta: &SnapshotMeta, machine: &Bytes) -> io::Result<()> {
-        self.machine = Machine::restore(self.kind, machine).map_err(io::Error::other)?;
+        *self.machine() = Machine::restore(self.kind, machine).map_err(io::Error::other)?;
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())
@@ -199,16 +211,16 @@ impl StateMachine {
         let index = entry.log_id.index;
         self.last_applied = Some(entry.log_id);
         self.unsaved_entries += 1;
-        let before = is_planted(Bug::SnapshotLacksLastEntry).then(|| self.machine.checkpoint());
+        let before = is_planted(Bug::SnapshotLacksLastEntry).then(|| self.machine().checkpoint());
         let (reply, changes) = match entry.payload {
-            EntryPayload::Blank => (None, self.machine.skip(index)),
+            EntryPayload::Blank => (None, self.machine().skip(index)),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(self.last_applied, membership);
-                (None, self.machine.skip(index))
+                (None, self.machine().skip(index))
             }
             EntryPayload::Normal(Command(bytes)) => {
                 self.unsaved_bytes += bytes.len() as u64;
-                let Applied { reply, changes, .. } = self.machine.apply(index, &bytes);
+                let Applied { reply, changes, .. } = self.machine().apply(index, &bytes);
                 (Some(reply), changes)
             }
         };
@@ -242,14 +254,14 @@ impl StateMachine {
     }
 
     fn publish_stretches(&self) {
-        if let Machine::Partition(partition) = &self.machine {
+        if let Machine::Partition(partition) = &*self.machine() {
             self.published.stretches.send_replace(Arc::new(partition.retained().stretches.clone()));
         }
     }
 
     fn publish(&self, map_changed: bool) {
         let applied_index = self.last_applied.as_ref().map(|id| id.index);
-        match &self.machine {
+        match &*self.machine() {
             Machine::Partition(partition) => {
                 let retained = partition.retained();
                 self.published.progress.send_replace(Progress {
@@ -291,7 +303,7 @@ impl RaftStateMachine<Types> for StateMachine {
             for item in chunk {
                 let (entry, responder) = item?;
                 let reply = self.apply_entry(entry, &mut segments);
-                if let (None, Machine::Partition(partition)) = (&responder, &mut self.machine) {
+                if let (None, Machine::Partition(partition)) = (&responder, &mut *self.machine()) {
                     partition.sabotage_followers();
                 }
                 replies.extend(responder.map(|responder| (responder, reply)));
@@ -327,7 +339,7 @@ impl RaftStateMachine<Types> for StateMachine {
     /// if the newest snapshot is that already. Whatever is wrong with it is no reason to stop the group, as an
     /// error of the builder would be: the log only stays longer.
     async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<Builder> {
-        if self.machine.as_meta().is_some() {
+        if self.machine().as_meta().is_some() {
             return Some(self.get_snapshot_builder().await);
         }
         let trimmed = self.trimmed_index().filter(|index| self.snapshot.as_ref().and_then(index_of) < Some(*index))?;
@@ -347,7 +359,8 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> io::Result<()> {
         self.restore(meta, &data)?;
-        self.floor = self.machine.as_partition().map_or(Offset::ZERO, |partition| partition.next_offset());
+        let end = self.machine().as_partition().map_or(Offset::ZERO, |partition| partition.next_offset());
+        self.floor = end;
         // Checkpoint and purge are one write: a state ahead of its log would look like a log that lost its end.
         self.store.install_checkpoint(&self.log, &self.checkpoint()).await.map_err(storage_io)?;
         (self.unsaved_entries, self.unsaved_bytes) = (0, 0);

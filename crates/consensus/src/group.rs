@@ -14,7 +14,7 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
-use quorate_model::{ClusterMap, GroupId, IndexSegment, Offset, Replica, ReplicaId, Reply};
+use quorate_model::{ClusterMap, GroupId, IndexSegment, Offset, PartitionMachine, Replica, ReplicaId, Reply};
 use quorate_storage::{EntryId, ReadRecordsError, RecordReader, StoredBatch};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -323,6 +323,13 @@ impl RaftGroup {
     #[must_use]
     pub fn cluster_map(&self) -> Option<watch::Receiver<Arc<ClusterMap>>> {
         self.inner.published.map.as_ref().map(watch::Sender::subscribe)
+    }
+
+    /// A look at a partition's state, as far as this replica has applied; `None` for the metadata group. Applying waits
+    /// meanwhile.
+    #[must_use]
+    pub fn look<T>(&self, at: impl FnOnce(&PartitionMachine) -> T) -> Option<T> {
+        self.inner.published.machine().as_partition().map(at)
     }
 
     /// Applied record batches from the one that holds `from` on, about `bytes_max` bytes of them, at least one

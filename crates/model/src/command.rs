@@ -5,6 +5,10 @@
 //! | 1 | [`PartitionCommand::Append`]: time in ms, `u64` little-endian, then the record batch as it is |
 //! | 2 | [`PartitionCommand::TrimTo`]: offset, `u64` little-endian |
 //! | 3 | [`PartitionCommand::Mark`]: nothing more |
+//! | 4 | [`PartitionCommand::BeginSubscription`]: subscription and offset, `u64` little-endian each |
+//! | 5 | [`PartitionCommand::EndSubscription`]: subscription, `u64` little-endian |
+//! | 6 | [`PartitionCommand::Settle`]: a [`Settlement`] in the first version of its encoding |
+//! | 7 | [`PartitionCommand::DeadLettersSent`]: subscription `u64` and number `u64`, little-endian |
 //! | 128 | [`MetaCommand`] in the first version of its encoding |
 //!
 //! Partition commands have tags below 128, metadata commands have the others.
@@ -15,20 +19,28 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
-use crate::ids::{NodeId, Offset};
-use crate::limits::{BATCH_BYTES_MAX, META_COMMAND_BYTES_MAX};
-use crate::meta::Retention;
-use crate::names::TopicName;
+use crate::ids::{NodeId, Offset, SubscriptionId};
+use crate::limits::{BATCH_BYTES_MAX, META_COMMAND_BYTES_MAX, SETTLEMENT_BYTES_MAX};
+use crate::meta::{NewSubscription, Retention, SubscriptionChange};
+use crate::names::{SubscriptionName, TopicName};
+use crate::partition::subscription::Settlement;
 
 const TAG_APPEND: u8 = 1;
 const TAG_TRIM_TO: u8 = 2;
 const TAG_MARK: u8 = 3;
+const TAG_BEGIN_SUBSCRIPTION: u8 = 4;
+const TAG_END_SUBSCRIPTION: u8 = 5;
+const TAG_SETTLE: u8 = 6;
+const TAG_DEAD_LETTERS_SENT: u8 = 7;
 const TAG_META: u8 = 128;
 
 /// Bytes in front of the batch in an encoded [`PartitionCommand::Append`].
 pub const APPEND_PREFIX_BYTES: usize = 9;
-/// Bytes of an encoded [`PartitionCommand::TrimTo`].
-const TRIM_TO_BYTES: usize = 9;
+/// Bytes of an encoded [`PartitionCommand::TrimTo`] or [`PartitionCommand::EndSubscription`]: a tag and a number.
+const NUMBER_BYTES: usize = 9;
+/// Bytes of an encoded [`PartitionCommand::BeginSubscription`] or [`PartitionCommand::DeadLettersSent`]: a tag and two
+/// numbers.
+const TWO_NUMBERS_BYTES: usize = 17;
 
 /// Any command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +70,27 @@ pub enum PartitionCommand {
     /// End a stretch of the log: every replica keeps a checkpoint of its state here, and the log can be cut
     /// here later. Nothing happens if there are no records since the last mark.
     Mark,
+    /// A subscription begins in this partition. Nothing happens if it has.
+    BeginSubscription {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Records from here on are delivered.
+        start: Offset,
+    },
+    /// A subscription was deleted: what it has settled is forgotten. Nothing happens if it isn't there.
+    EndSubscription {
+        /// The subscription.
+        subscription: SubscriptionId,
+    },
+    /// What became of messages of a subscription.
+    Settle(Settlement),
+    /// Dead letters of a subscription are published: they are on disk on a quorum of the topic they go to.
+    DeadLettersSent {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// The number of the first that isn't.
+        next: u32,
+    },
 }
 
 /// A command for the metadata group.
@@ -109,12 +142,23 @@ pub enum MetaCommand {
         /// All labels; replaces those there are.
         labels: Option<BTreeMap<String, String>>,
     },
-    /// Delete a topic and its records.
+    /// Delete a topic with its records and its subscriptions.
     DeleteTopic {
         /// As in [`MetaCommand::CreateTopic`].
         request_id: String,
         /// The topic.
         name: TopicName,
+    },
+    /// Create a subscription.
+    CreateSubscription(NewSubscription),
+    /// Change what can change about a subscription.
+    UpdateSubscription(SubscriptionChange),
+    /// Delete a subscription and what it knows of its messages.
+    DeleteSubscription {
+        /// As in [`MetaCommand::CreateTopic`].
+        request_id: String,
+        /// The subscription.
+        name: SubscriptionName,
     },
 }
 
@@ -152,6 +196,21 @@ impl PartitionCommand {
                 out.put_u64_le(offset.get());
             }
             PartitionCommand::Mark => out.put_u8(TAG_MARK),
+            PartitionCommand::BeginSubscription { subscription, start } => {
+                out.put_u8(TAG_BEGIN_SUBSCRIPTION);
+                out.put_u64_le(subscription.get());
+                out.put_u64_le(start.get());
+            }
+            PartitionCommand::EndSubscription { subscription } => {
+                out.put_u8(TAG_END_SUBSCRIPTION);
+                out.put_u64_le(subscription.get());
+            }
+            PartitionCommand::Settle(settlement) => return codec::encode(TAG_SETTLE, settlement),
+            PartitionCommand::DeadLettersSent { subscription, next } => {
+                out.put_u8(TAG_DEAD_LETTERS_SENT);
+                out.put_u64_le(subscription.get());
+                out.put_u64_le(u64::from(*next));
+            }
         }
         out.freeze()
     }
@@ -177,14 +236,35 @@ impl PartitionCommand {
         let (command, length) = match bytes.first() {
             None => return Err(CodecError::Empty { what: WHAT }),
             Some(&TAG_APPEND) => {
-                let time_ms = number_behind_tag(WHAT, bytes)?;
+                let time_ms = number_at(WHAT, bytes, 1)?;
                 return Ok(PartitionCommand::Append { time_ms, batch: bytes.slice(APPEND_PREFIX_BYTES..) });
             }
             Some(&TAG_TRIM_TO) => {
-                let offset = Offset::new(number_behind_tag(WHAT, bytes)?);
-                (PartitionCommand::TrimTo { offset }, TRIM_TO_BYTES)
+                let offset = Offset::new(number_at(WHAT, bytes, 1)?);
+                (PartitionCommand::TrimTo { offset }, NUMBER_BYTES)
             }
             Some(&TAG_MARK) => (PartitionCommand::Mark, 1),
+            Some(&TAG_BEGIN_SUBSCRIPTION) => {
+                let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
+                let start = Offset::new(number_at(WHAT, bytes, NUMBER_BYTES)?);
+                (PartitionCommand::BeginSubscription { subscription, start }, TWO_NUMBERS_BYTES)
+            }
+            Some(&TAG_END_SUBSCRIPTION) => {
+                let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
+                (PartitionCommand::EndSubscription { subscription }, NUMBER_BYTES)
+            }
+            Some(&TAG_DEAD_LETTERS_SENT) => {
+                let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
+                let next = number_at(WHAT, bytes, NUMBER_BYTES)?;
+                let too_large =
+                    |_| CodecError::Malformed { what: WHAT, detail: format!("no letter has number {next}") };
+                let next = u32::try_from(next).map_err(too_large)?;
+                (PartitionCommand::DeadLettersSent { subscription, next }, TWO_NUMBERS_BYTES)
+            }
+            Some(&TAG_SETTLE) => {
+                let settlement = codec::decode("settlement", TAG_SETTLE, SETTLEMENT_BYTES_MAX, bytes)?;
+                return Ok(PartitionCommand::Settle(settlement));
+            }
             Some(&actual) => return Err(CodecError::Tag { what: WHAT, actual }),
         };
         match bytes.len() - length {
@@ -194,10 +274,11 @@ impl PartitionCommand {
     }
 }
 
-fn number_behind_tag(what: &'static str, bytes: &Bytes) -> Result<u64, CodecError> {
-    let truncated = CodecError::Truncated { what, need: APPEND_PREFIX_BYTES, have: bytes.len() };
-    let [_, number @ ..] = *bytes.first_chunk::<APPEND_PREFIX_BYTES>().ok_or(truncated)?;
-    Ok(u64::from_le_bytes(number))
+/// The number that begins at a byte of a command.
+fn number_at(what: &'static str, bytes: &Bytes, at: usize) -> Result<u64, CodecError> {
+    let number = bytes.get(at..).and_then(|rest| rest.first_chunk());
+    let truncated = CodecError::Truncated { what, need: at + size_of::<u64>(), have: bytes.len() };
+    number.map(|number| u64::from_le_bytes(*number)).ok_or(truncated)
 }
 
 impl MetaCommand {

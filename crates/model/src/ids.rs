@@ -61,6 +61,11 @@ id! {
 }
 
 id! {
+    /// A subscription for all time. One recreated under the same name gets a new id. Zero is no subscription.
+    SubscriptionId
+}
+
+id! {
     /// Position of a record in its partition. Strictly increasing, never reused.
     Offset
 }
@@ -89,7 +94,7 @@ impl ReplicaId {
 }
 
 impl GroupId {
-    /// The group that holds nodes, topics and placement.
+    /// The group that holds nodes, topics, subscriptions and placement.
     pub const METADATA: GroupId = GroupId(0);
     /// The first partition group.
     pub const FIRST_PARTITION: GroupId = GroupId(1);

@@ -22,7 +22,7 @@ pub const ATTRIBUTE_VALUE_BYTES_MAX: usize = 1_024;
 /// Longest ordering key.
 pub const ORDERING_KEY_BYTES_MAX: usize = 1_024;
 
-/// Longest topic name.
+/// Longest name of a topic or subscription.
 pub const NAME_BYTES_MAX: usize = 249;
 
 /// Most partitions of one topic.
@@ -41,9 +41,9 @@ pub const REPLICATION_FACTOR_DEFAULT: u32 = 3;
 pub const REPLICATION_FACTOR_MAX: u32 = 9;
 /// Longest request id.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
-/// Requests that changed a topic and are recognised when they come again.
+/// Requests that changed a topic and are recognised when they come again, and as many that changed a subscription.
 pub const REQUESTS_REMEMBERED: usize = 10_000;
-/// Most labels of one topic.
+/// Most labels of one topic or subscription.
 pub const LABELS_MAX: usize = 64;
 /// Longest key or value of a label.
 pub const LABEL_BYTES_MAX: usize = 63;
@@ -56,6 +56,39 @@ pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 /// How many of a producer's last batches a partition remembers: so many may be in flight at once and
 /// still be retried safely.
 pub const PRODUCER_WINDOW_BATCHES: usize = 8;
+
+/// Most subscriptions of all topics together.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+/// Most subscriptions of one topic.
+pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 1_000;
+/// Most bytes of all subscriptions together. Names, labels and the offsets where each begins are what they consist of:
+/// 10,000 with 1,000 partitions each wouldn't fit a checkpoint.
+pub const SUBSCRIPTIONS_BYTES_MAX: u64 = 16 << 20;
+/// Shortest time that a subscriber may have to acknowledge a message: 1 s.
+pub const ACK_DEADLINE_MS_MIN: u64 = 1_000;
+/// Longest time that a subscriber may have to acknowledge a message: 12 h.
+pub const ACK_DEADLINE_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
+/// The same for a subscription that doesn't say: 30 s.
+pub const ACK_DEADLINE_MS_DEFAULT: u64 = 30 * 1_000;
+/// How often a message is delivered at most before it becomes a dead letter, whatever the subscription says.
+pub const DELIVERY_ATTEMPTS_MAX: u32 = 1_000;
+/// The same for a subscription that names a dead-letter topic and no number.
+pub const DELIVERY_ATTEMPTS_DEFAULT: u32 = 5;
+/// Longest pause before a message is delivered again: 12 h.
+pub const RETRY_PAUSE_MS_MAX: u64 = 12 * 60 * 60 * 1_000;
+/// Most pauses in a list of them.
+pub const RETRY_PAUSES_MAX: usize = 32;
+
+/// Messages of one ordering key that wait in a subscription's memory; where the others are is found in the log.
+pub const KEY_LINE_MAX: usize = 256;
+/// Messages that wait behind their ordering keys in the memory of one subscription in one partition; beyond it one per key.
+pub const KEY_LINES_TOTAL_MAX: usize = 65_536;
+/// Messages of one ordering key that may be in flight at once, all at the same subscriber.
+pub const KEY_BATCH_MAX: usize = 64;
+/// Longest text about why a message was returned.
+pub const RETURN_ERROR_BYTES_MAX: usize = 512;
+/// Largest encoded settlement.
+pub const SETTLEMENT_BYTES_MAX: usize = 8 << 20;
 
 /// Log entries that one segment of the offset index covers: one bit each.
 pub const SEGMENT_ENTRIES_MAX: u32 = 64;

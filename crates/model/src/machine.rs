@@ -21,7 +21,7 @@ use crate::reply::Reply;
 pub enum Machine {
     /// A partition.
     Partition(PartitionMachine),
-    /// Nodes, topics and placement.
+    /// Nodes, topics, subscriptions and placement.
     Meta(MetaMachine),
 }
 

@@ -10,83 +10,103 @@ use serde::{Deserialize, Serialize};
 use crate::limits::NAME_BYTES_MAX;
 use crate::reason::Reason;
 
-/// The name of a topic: `[A-Za-z][A-Za-z0-9._-]{0,248}`. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct TopicName(Arc<str>);
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
 
-impl TopicName {
-    /// Checks a name that came from outside.
-    pub fn parse(name: &str) -> Result<TopicName, NameError> {
-        let Some(first) = name.chars().next() else {
-            return Err(NameError::Empty);
-        };
-        if name.len() > NAME_BYTES_MAX {
-            return Err(NameError::TooLong { bytes: name.len(), limit: NAME_BYTES_MAX });
+        impl $name {
+            /// Checks a name that came from outside.
+            pub fn parse(name: &str) -> Result<Self, NameError> {
+                check($kind, name)?;
+                Ok(Self(name.into()))
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
         }
-        if first == '_' {
-            return Err(NameError::Reserved { name: name.to_owned() });
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
         }
-        if !first.is_ascii_alphabetic() {
-            return Err(NameError::FirstCharacter { name: name.to_owned(), character: first });
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
         }
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        if let Some((position, character)) = name.char_indices().find(|(_, c)| !allowed(*c)) {
-            return Err(NameError::Character { name: name.to_owned(), character, position });
+
+        // Ordering and equality of a name are those of its text, so a map keyed by it can be asked by `&str`.
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
         }
-        Ok(TopicName(name.into()))
-    }
 
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = NameError;
+
+            fn from_str(name: &str) -> Result<Self, NameError> {
+                Self::parse(name)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(name: String) -> Result<Self, NameError> {
+                Self::parse(&name)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> String {
+                name.as_str().to_owned()
+            }
+        }
+    };
 }
 
-impl fmt::Display for TopicName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+name! {
+    /// The name of a topic: `[A-Za-z][A-Za-z0-9._-]{0,248}`. Cheap to clone.
+    TopicName, "topic"
 }
 
-impl fmt::Debug for TopicName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", &*self.0)
-    }
+name! {
+    /// The name of a subscription, by the same rule. Cheap to clone.
+    SubscriptionName, "subscription"
 }
 
-// Ordering and equality of a `TopicName` are those of its text, so a map keyed by it can be asked by `&str`.
-impl Borrow<str> for TopicName {
-    fn borrow(&self) -> &str {
-        &self.0
+/// The rule for every kind of name.
+fn check(kind: &'static str, name: &str) -> Result<(), NameError> {
+    let Some(first) = name.chars().next() else {
+        return Err(NameError::Empty { kind });
+    };
+    if name.len() > NAME_BYTES_MAX {
+        return Err(NameError::TooLong { kind, bytes: name.len(), limit: NAME_BYTES_MAX });
     }
-}
-
-impl AsRef<str> for TopicName {
-    fn as_ref(&self) -> &str {
-        &self.0
+    if first == '_' {
+        return Err(NameError::Reserved { kind, name: name.to_owned() });
     }
-}
-
-impl FromStr for TopicName {
-    type Err = NameError;
-
-    fn from_str(name: &str) -> Result<Self, NameError> {
-        TopicName::parse(name)
+    if !first.is_ascii_alphabetic() {
+        return Err(NameError::FirstCharacter { kind, name: name.to_owned(), character: first });
     }
-}
-
-impl TryFrom<String> for TopicName {
-    type Error = NameError;
-
-    fn try_from(name: String) -> Result<Self, NameError> {
-        TopicName::parse(&name)
-    }
-}
-
-impl From<TopicName> for String {
-    fn from(name: TopicName) -> String {
-        name.as_str().to_owned()
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    match name.char_indices().find(|(_, c)| !allowed(*c)) {
+        Some((position, character)) => Err(NameError::Character { kind, name: name.to_owned(), character, position }),
+        None => Ok(()),
     }
 }
 
@@ -94,33 +114,44 @@ impl From<TopicName> for String {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Nothing was given.
-    #[error("topic name is empty; it needs 1 to {NAME_BYTES_MAX} characters")]
-    Empty,
+    #[error("{kind} name is empty; it needs 1 to {NAME_BYTES_MAX} characters")]
+    Empty {
+        /// What the name is of.
+        kind: &'static str,
+    },
     /// Too many characters.
-    #[error("topic name has {bytes} bytes, the limit is {limit}")]
+    #[error("{kind} name has {bytes} bytes, the limit is {limit}")]
     TooLong {
+        /// What the name is of.
+        kind: &'static str,
         /// Length given.
         bytes: usize,
         /// Length allowed.
         limit: usize,
     },
     /// Names that begin with an underscore belong to the system.
-    #[error("topic name {name:?} begins with '_', which is reserved for the system")]
+    #[error("{kind} name {name:?} begins with '_', which is reserved for the system")]
     Reserved {
+        /// What the name is of.
+        kind: &'static str,
         /// The name given.
         name: String,
     },
     /// The first character isn't a letter.
-    #[error("topic name {name:?} begins with {character:?}; it must begin with a letter A-Z or a-z")]
+    #[error("{kind} name {name:?} begins with {character:?}; it must begin with a letter A-Z or a-z")]
     FirstCharacter {
+        /// What the name is of.
+        kind: &'static str,
         /// The name given.
         name: String,
         /// Its first character.
         character: char,
     },
     /// A character that no name may hold.
-    #[error("topic name {name:?} holds {character:?} at byte {position}; allowed are A-Z a-z 0-9 . _ -")]
+    #[error("{kind} name {name:?} holds {character:?} at byte {position}; allowed are A-Z a-z 0-9 . _ -")]
     Character {
+        /// What the name is of.
+        kind: &'static str,
         /// The name given.
         name: String,
         /// The offending character.
@@ -143,15 +174,15 @@ impl NameError {
     pub fn metadata(&self) -> Vec<(&'static str, String)> {
         let mut facts = vec![("field", "name".to_owned())];
         match self {
-            NameError::Empty => {
+            NameError::Empty { .. } => {
                 facts.push(("value", String::new()));
                 facts.push(("limit", NAME_BYTES_MAX.to_string()));
             }
-            NameError::TooLong { bytes, limit } => {
+            NameError::TooLong { bytes, limit, .. } => {
                 facts.push(("value", bytes.to_string()));
                 facts.push(("limit", limit.to_string()));
             }
-            NameError::Reserved { name }
+            NameError::Reserved { name, .. }
             | NameError::FirstCharacter { name, .. }
             | NameError::Character { name, .. } => facts.push(("value", name.clone())),
         }
@@ -161,13 +192,16 @@ impl NameError {
 
 #[cfg(test)]
 mod tests {
-    use super::{NAME_BYTES_MAX, NameError, TopicName};
+    use super::{NAME_BYTES_MAX, NameError, SubscriptionName, TopicName};
 
     #[test]
     fn a_name_is_accepted_at_the_bound_and_refused_one_past_it() {
         let longest = "a".repeat(NAME_BYTES_MAX);
         assert_eq!(TopicName::parse(&longest).map(|n| n.to_string()), Ok(longest.clone()));
-        assert_eq!(TopicName::parse(&(longest + "a")), Err(NameError::TooLong { bytes: 250, limit: 249 }));
+        assert_eq!(
+            TopicName::parse(&(longest + "a")),
+            Err(NameError::TooLong { kind: "topic", bytes: 250, limit: 249 })
+        );
     }
 
     #[test]
@@ -187,5 +221,11 @@ mod tests {
         for name in ["a", "Orders.eu-west_1", "z.", "A-"] {
             assert!(TopicName::parse(name).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn an_error_says_which_kind_of_name_it_is_about() {
+        let refused = SubscriptionName::parse("").expect_err("refused");
+        assert_eq!(refused.to_string(), "subscription name is empty; it needs 1 to 249 characters");
     }
 }

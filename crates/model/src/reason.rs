@@ -206,8 +206,20 @@ reasons! {
     TooManyTopics "TOO_MANY_TOPICS" FAILED_PRECONDITION No Surface
         "The cluster has as many topics as it may have."
         "Delete topics that are no longer used, or use partitions and attributes instead of many topics."
+    TopicInUse "TOPIC_IN_USE" FAILED_PRECONDITION No Surface
+        "The topic can't be deleted: a subscription of another topic sends its dead letters there."
+        "Delete the subscription that the error names, or change its dead-letter policy, first."
+    SubscriptionExists "SUBSCRIPTION_EXISTS" ALREADY_EXISTS No Surface
+        "There is a subscription with this name already, perhaps of another topic."
+        "Use it, or choose another name."
+    SubscriptionNotFound "SUBSCRIPTION_NOT_FOUND" NOT_FOUND No Surface
+        "There is no subscription with this name. A subscription ends with its topic."
+        "`quorate subscription ls` lists the subscriptions; `quorate subscription create` makes one."
+    TooManySubscriptions "TOO_MANY_SUBSCRIPTIONS" FAILED_PRECONDITION No Surface
+        "The topic or the cluster has as many subscriptions as it may have."
+        "Delete subscriptions that are no longer used, or share one among consumers that do the same work."
     EtagMismatch "ETAG_MISMATCH" ABORTED No Surface
-        "The topic was changed since it was read."
+        "The topic or subscription was changed since it was read."
         "Read it again, and repeat the change on what it is now."
     NodeNotFound "NODE_NOT_FOUND" NOT_FOUND No Surface
         "The cluster has no node with this number, or it holds no replica of the partition."

@@ -7,6 +7,7 @@ use crate::codec::{self, CodecError};
 use crate::ids::Offset;
 use crate::limits::REPLY_BYTES_MAX;
 use crate::meta::{MetaRejected, MetaReply};
+use crate::partition::subscription::{SubscriptionChanged, SubscriptionRejected};
 use crate::partition::{AppendRejected, Appended};
 
 const VERSION: u8 = 1;
@@ -23,6 +24,8 @@ pub enum Reply {
     Refused(String),
     /// A partition's answer to a command of retention: the oldest offset that is kept now.
     LogStart(Offset),
+    /// A partition's answer to a command about a subscription.
+    Subscription(Result<SubscriptionChanged, SubscriptionRejected>),
 }
 
 impl Reply {

@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_model::{
-    AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, IndexSegment, Machine, MachineKind, MetaCommand,
-    MetaRejected, NodeId, Offset, PartitionCommand, PartitionId, ProducerId, ProducerStamp, Record, RecordBatchBuilder,
-    Reply, Retention, TopicId, TopicName,
+    AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, DeadLetterPolicy, IndexSegment, Machine,
+    MachineKind, MetaCommand, MetaRejected, NewSubscription, NodeId, Offset, PartitionCommand, PartitionId, ProducerId,
+    ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, RetryPolicy, SubscriptionChange, SubscriptionName,
+    SubscriptionRejected, TopicId, TopicName,
 };
 
 const HERE: PartitionId = PartitionId::new(TopicId::new(1), 2);
@@ -50,7 +51,37 @@ fn meta_commands() -> Vec<MetaCommand> {
             labels: Some(BTreeMap::new()),
         },
         MetaCommand::DeleteTopic { request_id: "d".to_owned(), name: name("books") },
+        MetaCommand::CreateSubscription(subscription()),
+        MetaCommand::UpdateSubscription(SubscriptionChange {
+            request_id: "u".to_owned(),
+            name: subscription_name(),
+            etag: Some(5),
+            ack_deadline_ms: None,
+            retry: Some(RetryPolicy::Linear { first_ms: 1, step_ms: 2, maximum_ms: 3 }),
+            dead_letter: Some(None),
+            labels: None,
+        }),
+        MetaCommand::DeleteSubscription { request_id: "d".to_owned(), name: subscription_name() },
     ]
+}
+
+fn subscription_name() -> SubscriptionName {
+    SubscriptionName::parse("billing").unwrap()
+}
+
+fn subscription() -> NewSubscription {
+    NewSubscription {
+        time_ms: 1_700_000_000_000,
+        request_id: "r".to_owned(),
+        name: subscription_name(),
+        topic: TopicId::new(2),
+        start: vec![Offset::new(300)],
+        ack_deadline_ms: 30_000,
+        retry: RetryPolicy::default(),
+        dead_letter: Some(DeadLetterPolicy { topic: TopicId::new(3), max_attempts: 5 }),
+        ordered: true,
+        labels: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+    }
 }
 
 fn append(producer: u64) -> PartitionCommand {
@@ -103,6 +134,13 @@ fn metadata_commands_look_the_same_for_all_time() {
         8002017505626f6f6b730105010001010102000100
 
         8003016405626f6f6b73
+
+        8004fd0068e5cf8b01000001720762696c6c696e670201fb2c01fb307503fbe8
+        03fcc0270900140103050101016b0176
+
+        800501750762696c6c696e670105000102010203010000
+
+        800601640762696c6c696e67
         ");
 }
 
@@ -134,7 +172,7 @@ fn checkpoints_look_the_same_for_all_time() {
         };
         meta.apply(0, &register.encode());
     }
-    for (topic, partitions) in [("gone", 2), ("books", 1)] {
+    for (topic, partitions) in [("gone", 2), ("books", 1), ("dead", 1)] {
         let create = MetaCommand::CreateTopic {
             time_ms: 9,
             request_id: String::new(),
@@ -148,14 +186,22 @@ fn checkpoints_look_the_same_for_all_time() {
         meta.apply(0, &create.encode());
     }
     meta.apply(0, &MetaCommand::DeleteTopic { request_id: "d".to_owned(), name: name("gone") }.encode());
+    meta.apply(0, &MetaCommand::CreateSubscription(subscription()).encode());
     insta::assert_snapshot!(hex(&meta.checkpoint()), @r"
-        0105020101610161010201620162020105626f6f6b730205626f6f6b73010302
-        fc0400010002fc05000100010201fc00840c2400000100040901010301020467
-        6f6e65016401010204676f6e6501640304fc06000100
+        0207020101610161010201620162020205626f6f6b730205626f6f6b73010302
+        fc0400010002fc05000100010201fc00840c2400000100040904646561640304
+        64656164010402fc0600010001fc07000100020201fc00840c24000001000509
+        010103010204676f6e65016401010204676f6e650164010762696c6c696e6701
+        0762696c6c696e670201fb2c01fb307503fbe803fcc027090014010305010101
+        6b017607fd0068e5cf8b01000001000762696c6c696e6701720101000762696c
+        6c696e670172020405fc08000100
         ");
     insta::assert_snapshot!(hex(&meta.as_meta().unwrap().cluster_map().encode()), @r"
-        0105020101610161010201620162020105626f6f6b730205626f6f6b73010302
-        fc0400010002fc05000100010201fc00840c24000001000409010103
+        0207020101610161010201620162020205626f6f6b730205626f6f6b73010302
+        fc0400010002fc05000100010201fc00840c2400000100040904646561640304
+        64656164010402fc0600010001fc07000100020201fc00840c24000001000509
+        010762696c6c696e67010762696c6c696e670201fb2c01fb307503fbe803fcc0
+        270900140103050101016b017607fd0068e5cf8b010000010103
         ");
 }
 
@@ -167,6 +213,7 @@ fn replies_look_the_same_for_all_time() {
         Reply::Meta(Err(MetaRejected::TopicNotFound { name: name("books") })),
         Reply::Refused("why".to_owned()),
         Reply::LogStart(Offset::new(300)),
+        Reply::Meta(Err(SubscriptionRejected::NotFound { name: subscription_name() }.into())),
     ];
     let encoded = replies.map(|reply| {
         let bytes = reply.encode();
@@ -179,6 +226,7 @@ fn replies_look_the_same_for_all_time() {
         0101010105626f6f6b73
         010203776879
         0103fb2c01
+        01010114010762696c6c696e67
         ");
 }
 
@@ -224,7 +272,7 @@ fn what_cannot_be_read_is_named() {
         partition command is cut short: it needs 9 bytes and has 1
         partition command has tag 4, which is not known
         metadata command has format version 129, known is 128
-        metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 4
+        metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 7
         metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system
         metadata command is followed by 1 bytes that do not belong to it
         metadata command has 1048577 bytes, the limit is 1048576

@@ -2,10 +2,13 @@
 //! the fuzz target in `fuzz/` does at length.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use quorate_model::{
-    ClusterMap, Codec, Command, Machine, MachineKind, PartitionCommand, PartitionId, ProducerId, ProducerStamp, Record,
-    RecordBatch, RecordBatchBuilder, Reply, TopicId,
+    ClusterMap, Codec, Command, DeadLetterPolicy, Machine, MachineKind, MetaCommand, NewSubscription, NodeId, Offset,
+    PartitionCommand, PartitionId, ProducerId, ProducerStamp, Record, RecordBatch, RecordBatchBuilder, Reply,
+    Retention, RetryPolicy, SubscriptionName, TopicId, TopicName,
 };
 
 const HERE: PartitionId = PartitionId::new(TopicId::new(1), 0);
@@ -34,6 +37,51 @@ fn batch(codec: Codec) -> RecordBatch {
         builder.push(Record::new(1_000 + n, format!("key-{n}"), attributes, "data ".repeat(20))).unwrap();
     }
     builder.build().unwrap()
+}
+
+fn topic(name: &str) -> MetaCommand {
+    MetaCommand::CreateTopic {
+        time_ms: 9,
+        request_id: "r".to_owned(),
+        name: TopicName::parse(name).unwrap(),
+        partitions: 2,
+        replication_factor: None,
+        retention: Retention::default(),
+        max_message_bytes: 1_000,
+        labels: BTreeMap::new(),
+    }
+}
+
+fn subscription() -> MetaCommand {
+    MetaCommand::CreateSubscription(NewSubscription {
+        time_ms: 9,
+        request_id: "r".to_owned(),
+        name: SubscriptionName::parse("billing").unwrap(),
+        topic: TopicId::new(1),
+        start: vec![Offset::new(300), Offset::new(4)],
+        ack_deadline_ms: 30_000,
+        retry: RetryPolicy::Explicit { pauses_ms: vec![1, 1_000] },
+        dead_letter: Some(DeadLetterPolicy { topic: TopicId::new(2), max_attempts: 5 }),
+        ordered: true,
+        labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
+    })
+}
+
+/// A cluster with a node, two topics and a subscription.
+fn cluster() -> Machine {
+    let mut meta = Machine::new(MachineKind::Meta);
+    let address = || "a:1".to_owned();
+    let node = MetaCommand::RegisterNode {
+        node: NodeId::new(1),
+        client_address: address(),
+        peer_address: address(),
+        store_id: 7,
+    };
+    for command in [node, topic("books"), topic("dead"), subscription()] {
+        let applied = meta.apply(0, &command.encode());
+        assert!(matches!(applied.reply, Reply::Meta(Ok(_))), "{applied:?}");
+    }
+    meta
 }
 
 fn mutate(input: &[u8], numbers: &mut Numbers) -> Bytes {
@@ -109,8 +157,9 @@ fn damaged_commands_checkpoints_and_replies_never_panic() {
     let mut machine = Machine::new(MachineKind::Partition(HERE));
     let applied = machine.apply(0, &append.encode());
     machine.apply(1, &PartitionCommand::Mark.encode());
-    let meta = Machine::new(MachineKind::Meta);
-    let map = ClusterMap::default().encode();
+    let meta = cluster();
+    let map = meta.as_meta().unwrap().cluster_map().encode();
+    let subscribed = cluster().apply(0, &subscription().encode()).reply;
     for _ in 0..2_000 {
         let command = mutate(&append.encode(), &mut numbers);
         let _ = Command::decode(&command);
@@ -118,6 +167,10 @@ fn damaged_commands_checkpoints_and_replies_never_panic() {
         let _ = Machine::new(MachineKind::Meta).apply(1, &command);
         let _ = Reply::decode(&mutate(&applied.reply.encode(), &mut numbers));
         let _ = ClusterMap::decode(&mutate(&map, &mut numbers));
+        let _ = Reply::decode(&mutate(&subscribed.encode(), &mut numbers));
+        let command = mutate(&subscription().encode(), &mut numbers);
+        let _ = Command::decode(&command);
+        let _ = meta.clone().apply(1, &command);
         let partition = mutate(&machine.checkpoint(), &mut numbers);
         let _ = Machine::restore(MachineKind::Partition(HERE), &partition);
         let _ = Machine::restore(MachineKind::Meta, &mutate(&meta.checkpoint(), &mut numbers));

@@ -3,12 +3,17 @@
 
 mod append;
 mod cluster;
-mod convert;
+pub(crate) mod convert;
 pub(crate) mod error;
+mod node_dispatch;
 mod node_service;
+mod paging;
 mod publish_stream;
 mod publisher;
 mod reader;
+mod subscribe_stream;
+mod subscriber;
+mod subscription;
 mod topic;
 
 use std::sync::Arc;
@@ -19,6 +24,8 @@ use quorate_proto::internal::node_service_server::NodeServiceServer;
 use quorate_proto::v1::cluster_service_server::ClusterServiceServer;
 use quorate_proto::v1::publisher_service_server::PublisherServiceServer;
 use quorate_proto::v1::reader_service_server::ReaderServiceServer;
+use quorate_proto::v1::subscriber_service_server::SubscriberServiceServer;
+use quorate_proto::v1::subscription_service_server::SubscriptionServiceServer;
 use quorate_proto::v1::topic_service_server::TopicServiceServer;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -69,7 +76,13 @@ pub(crate) async fn serve_clients(
     let reader = ReaderServiceServer::new(reader::Reader::new(Arc::clone(&front)))
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(SENT_MESSAGE_BYTES);
+    let subscribers = SubscriberServiceServer::new(subscriber::Subscribers::new(Arc::clone(&front)))
+        .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(SENT_MESSAGE_BYTES);
     let topics = TopicServiceServer::new(topic::Topics::new(Arc::clone(&front)))
+        .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
+        .max_encoding_message_size(SENT_MESSAGE_BYTES);
+    let subscriptions = SubscriptionServiceServer::new(subscription::Subscriptions::new(Arc::clone(&front)))
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(SENT_MESSAGE_BYTES);
     let clusters = ClusterServiceServer::new(cluster::Clusters::new(front))
@@ -97,7 +110,9 @@ pub(crate) async fn serve_clients(
         .max_connection_age(CONNECTION_AGE)
         .add_service(publisher)
         .add_service(reader)
+        .add_service(subscribers)
         .add_service(topics)
+        .add_service(subscriptions)
         .add_service(clusters)
         .add_service(health.max_decoding_message_size(ADMIN_MESSAGE_BYTES))
         .add_service(descriptions().build_v1()?)

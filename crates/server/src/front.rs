@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use quorate_consensus::{Admission, Env, RaftGroup};
-use quorate_model::{Executed, GroupId, NodeId, PartitionId, Replica, ReplicaId, TopicId, TopicName, TopicState};
+use quorate_model::{
+    Executed, GroupId, MetaCommand, MetaReply, NodeId, PartitionId, Replica, ReplicaId, Reply, SubscriptionInfo,
+    TopicId, TopicName, TopicState,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::error::ApiError;
 use crate::config::Voter;
 use crate::deadline::Deadline;
+use crate::dispatch::Dispatch;
 use crate::fetch::{self, Consistency, Fetch, FetchOptions};
 use crate::leaders::KnownLeader;
 use crate::map::MapView;
@@ -29,6 +33,7 @@ pub(crate) struct Front {
     pub(crate) peers: Peers,
     pub(crate) admission: Admission,
     pub(crate) reads: Reads,
+    pub(crate) dispatch: Dispatch,
     /// Replicas that a node is meant to hold.
     pub(crate) partitions_per_node: usize,
     pub(crate) metrics: Arc<Metrics>,
@@ -71,11 +76,27 @@ impl Front {
         self.map.topic(name).await.ok_or_else(|| ApiError::topic_not_found(name))
     }
 
+    /// The subscription of that name.
+    pub(crate) async fn subscription(&self, name: &str) -> Result<Arc<SubscriptionInfo>, ApiError> {
+        let found = self.map.find(|map| map.subscription(name).cloned()).await;
+        found.ok_or_else(|| ApiError::subscription_not_found(name))
+    }
+
     /// A partition of the topic with that id.
     pub(crate) async fn partition(&self, topic: TopicId, index: u32) -> Result<Partition, ApiError> {
         // Copies one partition out of the map, not its whole topic: publishing asks this of every batch.
         let found = self.map.find(|map| map.topic_by_id(topic).map(|state| Partition::of(state, index))).await;
         found.unwrap_or_else(|| Err(ApiError::topic_not_found(&topic)))
+    }
+
+    /// Has the metadata group carry out a command, wherever it is led: there is no hint to be had.
+    pub(crate) async fn change(&self, command: &MetaCommand, deadline: Deadline) -> Result<MetaReply, ApiError> {
+        let executed = self.router.execute(self.metadata(), command.encode(), Routing::Forward, deadline).await;
+        match executed.map_err(|error| self.route_error(error, "the metadata group", Routing::Forward))? {
+            Reply::Meta(outcome) => outcome.map_err(ApiError::from),
+            Reply::Partition(_) | Reply::LogStart(_) | Reply::Subscription(_) => Err(ApiError::out_of_turn()),
+            Reply::Refused(why) => Err(ApiError::internal(format!("the metadata group can't read the command: {why}"))),
+        }
     }
 
     /// What became of a command to this group, as an error for the caller.

@@ -16,10 +16,11 @@
 //! | [`run`] | the node as a process: runtimes, signals, logs |
 //! | [`env`] | the real network, disk and clock |
 //! | [`identity`] | whose disk this is |
-//! | `api` | the services: publisher, reader, topics, cluster, other nodes; their errors |
+//! | `api` | the services: publisher, reader, topics, subscriptions, cluster, other nodes; their errors |
 //! | `deadline`, `connections`, `requests`, `limits` | bounds on what callers may ask |
+//! | `dispatch` | who gets which message of a subscription: the work of a partition's leader |
 //! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
-//! | `retention` | old records go, as the topics say |
+//! | `retention`, `endings` | old records go, as the topics say; what deleted subscriptions had settled goes |
 //! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `reads`, `front` | the way to the replica that leads |
 //! | `metrics`, `readiness`, [`telemetry`] | what operators see |
 
@@ -27,6 +28,8 @@ mod api;
 pub mod config;
 mod connections;
 mod deadline;
+mod dispatch;
+mod endings;
 pub mod env;
 mod fetch;
 mod front;

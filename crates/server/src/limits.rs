@@ -129,14 +129,76 @@ pub(crate) const RETRY_PAUSE: std::ops::Range<Duration> = Duration::from_millis(
 /// meanwhile is what they may have too much.
 pub(crate) const RETENTION_PERIOD: Duration = Duration::from_secs(1);
 
+/// How often the partitions that this node leads are searched for subscriptions that were deleted.
+pub(crate) const ENDINGS_PERIOD: Duration = Duration::from_secs(10);
+
 /// Longest wait for the answer to a command of retention.
 pub(crate) const RETENTION_PROPOSAL_TIME: Duration = Duration::from_secs(5);
 
 /// Shortest time between two cluster maps sent to the same watcher: elections come in bursts.
 pub(crate) const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
-/// Topics in one page, if the request doesn't say.
+/// Topics or subscriptions in one page, if the request doesn't say.
 pub(crate) const PAGE_SIZE_DEFAULT: usize = 100;
 
-/// Topics in one page, whatever the request says.
+/// The same, whatever the request says.
 pub(crate) const PAGE_SIZE_MAX: usize = 1_000;
+
+/// Orders that wait for one subscription's actor in one partition.
+pub(crate) const DISPATCH_ORDERS: usize = 1_024;
+
+/// Orders that an actor takes before it looks at everything else.
+pub(crate) const DISPATCH_ORDERS_AT_ONCE: usize = 256;
+
+/// Bytes of the log that an actor reads at a time.
+pub(crate) const DISPATCH_READ_BYTES: u64 = 256 << 10;
+
+/// Bytes of messages that an actor keeps after it has read them.
+pub(crate) const DISPATCH_RECENT_BYTES: usize = 1 << 20;
+
+/// Messages of one subscription in one partition that are read and not yet handed out.
+pub(crate) const DISPATCH_READ_AHEAD: usize = 1_000;
+
+/// Messages of one subscription in one partition that are in flight or wait for another attempt.
+pub(crate) const DISPATCH_UNSETTLED: usize = 10_000;
+
+/// Intervals of settled messages of one subscription in one partition.
+pub(crate) const DISPATCH_INTERVALS: usize = 100_000;
+
+/// Dead letters of one subscription in one partition that wait to be published. Beyond them messages are tried again.
+pub(crate) const DISPATCH_DEAD_LETTERS: usize = 1_000;
+
+/// Pause after a dead letter that couldn't be published.
+pub(crate) const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
+
+/// A leader that hasn't heard of a quorum for so long asks one before it hands out anything: there may be another, who
+/// knows of acknowledgements that it doesn't. Shorter than it takes the others to miss it.
+pub(crate) const DISPATCH_DOUBT: Duration = Duration::from_millis(250);
+
+/// Longest wait for a settlement to become certain, or for a leader to know that it leads.
+pub(crate) const SETTLEMENT_TIME: Duration = Duration::from_secs(5);
+
+/// How long messages that were passed over may wait to be settled with something that somebody waits for.
+pub(crate) const SETTLEMENT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Messages that a subscriber's stream may have credit for.
+pub(crate) const CREDIT_MESSAGES_MAX: u64 = 100_000;
+
+/// Bytes that a subscriber's stream may have credit for.
+pub(crate) const CREDIT_BYTES_MAX: u64 = 1 << 30;
+
+/// Credit that is lent to another node at a time, in messages.
+pub(crate) const CREDIT_LENT: u64 = 100;
+
+/// Acknowledgements, or the like, in one request; also the messages of one pull.
+pub(crate) const ACK_IDS_MAX: usize = 1_000;
+
+/// Longest wait of a pull for its first message.
+pub(crate) const PULL_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How long a pull waits at least, so that every partition has been asked, and for what else is ready after its first
+/// message.
+pub(crate) const PULL_FIRST: Duration = Duration::from_millis(50);
+
+/// How long a pull waits for what is on its way when it ends.
+pub(crate) const PULL_GOODBYE: Duration = Duration::from_secs(2);

@@ -10,6 +10,7 @@ use quorate_proto::internal::WatchMapRequest;
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
+use crate::deadline::Deadline;
 use crate::limits::{MAP_CATCH_UP, RETRY_PAUSE};
 use crate::peers::{Peers, Traffic};
 
@@ -35,6 +36,14 @@ impl MapView {
     /// The topic of that name. One that is missing is waited for, shortly.
     pub(crate) async fn topic(&self, name: &str) -> Option<Arc<TopicState>> {
         self.find(|map| map.topic(name).cloned()).await
+    }
+
+    /// The map once it is of this version or a later one; `None` if it isn't in time.
+    pub(crate) async fn reaching(&self, version: u64, deadline: Deadline) -> Option<Arc<ClusterMap>> {
+        let mut newest = self.newest.clone();
+        let reached = newest.wait_for(|map| map.version >= version);
+        let map = deadline.limit(reached).await.ok()?.ok()?;
+        Some(Arc::clone(&map))
     }
 
     /// Looks `what` up in the newest map; if it is missing, in those of the next quarter second too, because

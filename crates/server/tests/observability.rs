@@ -78,7 +78,7 @@ async fn health_and_reflection_answer() {
         panic!("a list of services expected");
     };
     let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
-    for name in ["PublisherService", "ReaderService", "TopicService", "ClusterService"] {
+    for name in ["PublisherService", "ReaderService", "TopicService", "SubscriptionService", "ClusterService"] {
         assert!(names.contains(&format!("quorate.v1.{name}")), "{names:?}");
     }
     assert!(!names.iter().any(|name| name.contains("internal")), "{names:?}");

@@ -2,15 +2,11 @@
 
 use crate::connect::Connect;
 use crate::failure::Failure;
+use crate::messages;
 use crate::output::{Format, Output};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use futures::StreamExt;
-use quorate_client::{Reader, ReceivedMessage, Start};
-use serde::Serialize;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use quorate_client::{Reader, Start};
 use std::io::{self, BufWriter, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
@@ -72,7 +68,7 @@ impl Read {
             };
             match next {
                 None => break,
-                Some(Ok(message)) => write(&mut out, &message, format)?,
+                Some(Ok(message)) => messages::write(&mut out, &message, None, format)?,
                 Some(Err(error)) => {
                     out.flush()?;
                     return Err(error.into());
@@ -84,70 +80,8 @@ impl Read {
     }
 }
 
-/// A message as JSON: the fields of the public message that exist so far.
-#[derive(Serialize)]
-struct Row<'a> {
-    message_id: String,
-    topic: &'a str,
-    partition: u32,
-    offset: u64,
-    ordering_key: Cow<'a, str>,
-    attributes: BTreeMap<&'a str, &'a str>,
-    publish_time: String,
-    #[serde(flatten)]
-    data: Data<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Data<'a> {
-    Text { data: &'a str },
-    Bytes { data_base64: String },
-}
-
-impl<'a> Row<'a> {
-    fn of(message: &'a ReceivedMessage) -> Row<'a> {
-        let data = match str::from_utf8(&message.data) {
-            Ok(data) => Data::Text { data },
-            Err(_) => Data::Bytes { data_base64: STANDARD.encode(&message.data) },
-        };
-        let published = UNIX_EPOCH.checked_add(Duration::from_millis(message.publish_time_ms)).unwrap_or(UNIX_EPOCH);
-        Row {
-            message_id: message.message_id.to_string(),
-            topic: &message.topic,
-            partition: message.partition,
-            offset: message.offset,
-            ordering_key: String::from_utf8_lossy(&message.ordering_key),
-            attributes: message.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
-            publish_time: rfc3339(published),
-            data,
-        }
-    }
-}
-
-fn write(out: &mut impl Write, message: &ReceivedMessage, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Raw => out.write_all(&message.data)?,
-        Format::Json => serde_json::to_writer(&mut *out, &Row::of(message)).map_err(io::Error::from)?,
-        Format::Text => {
-            write!(out, "{}@{} ", message.partition, message.offset)?;
-            if !message.ordering_key.is_empty() {
-                write!(out, "[{}] ", String::from_utf8_lossy(&message.ordering_key))?;
-            }
-            write!(out, "{}", String::from_utf8_lossy(&message.data))?;
-        }
-    }
-    Ok(out.write_all(b"\n")?)
-}
-
-/// A producer may stamp any time; one past the year 9999 has no such form.
-fn rfc3339(time: SystemTime) -> String {
-    const YEAR_10_000: u64 = 253_402_300_800;
-    let representable = time.duration_since(UNIX_EPOCH).is_ok_and(|since| since.as_secs() < YEAR_10_000);
-    humantime::format_rfc3339_millis(if representable { time } else { UNIX_EPOCH }).to_string()
-}
-
-fn position(text: &str) -> Result<Start, String> {
+/// A position as people write it.
+pub(crate) fn position(text: &str) -> Result<Start, String> {
     let milliseconds = |time: SystemTime| {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         Start::Time(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -182,11 +116,5 @@ mod tests {
         for wrong in ["", "-1", "yesterday", "18446744073709551616", "2026-13-01T00:00:00Z", "1x ago"] {
             assert!(position(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn a_time_beyond_all_calendars_does_not_break_printing() {
-        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_millis(1500)), "1970-01-01T00:00:01.500Z");
-        assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1 << 40)), "1970-01-01T00:00:00.000Z");
     }
 }

@@ -19,7 +19,7 @@ pub(crate) enum TopicCommand {
     Get { name: String },
     /// Change a topic; what isn't named stays as it is
     Update(Update),
-    /// Delete a topic with all its messages
+    /// Delete a topic with all its messages and subscriptions
     Delete { name: String },
 }
 
@@ -297,7 +297,7 @@ fn age(text: &str) -> Result<Age, String> {
     Ok(Age::AtMost(age))
 }
 
-fn label(text: &str) -> Result<(String, String), String> {
+pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
 }

@@ -27,6 +27,21 @@ pub enum Start {
     Last(u64),
 }
 
+impl Start {
+    /// As the broker is asked for it, where the broker is to say what it means.
+    pub(crate) fn to_wire(self) -> pb::Position {
+        use pb::position::{Earliest, Latest, Position};
+        let position = match self {
+            Self::Earliest => Position::Earliest(Earliest {}),
+            Self::Latest => Position::Latest(Latest {}),
+            Self::Offset(offset) => Position::Offset(offset),
+            Self::Time(ms) => Position::Time(timestamp(ms)),
+            Self::Last(records) => Position::Last(records),
+        };
+        pb::Position { position: Some(position) }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Surveying,

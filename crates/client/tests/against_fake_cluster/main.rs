@@ -3,3 +3,4 @@
 mod fake_cluster;
 mod publishing;
 mod reading;
+mod subscriptions;

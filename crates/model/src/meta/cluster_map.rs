@@ -7,12 +7,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
-use crate::ids::{GroupId, NodeId, PartitionId, ReplicaId, TopicId};
+use crate::ids::{GroupId, NodeId, PartitionId, ReplicaId, SubscriptionId, TopicId};
 use crate::limits::CHECKPOINT_BYTES_MAX;
-use crate::meta::{NodeInfo, PartitionState, Tombstones, TopicState};
-use crate::names::TopicName;
+use crate::meta::{NodeInfo, PartitionState, SubscriptionInfo, Tombstones, TopicState};
+use crate::names::{SubscriptionName, TopicName};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The cluster at one version. Made by [`ClusterMap::new`] or [`ClusterMap::decode`], and not changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,10 +23,16 @@ pub struct ClusterMap {
     pub nodes: BTreeMap<NodeId, NodeInfo>,
     /// The topics.
     pub topics: BTreeMap<TopicName, Arc<TopicState>>,
+    /// The subscriptions.
+    pub subscriptions: BTreeMap<SubscriptionName, Arc<SubscriptionInfo>>,
     /// Groups whose data is to be removed.
     pub tombstones: Tombstones,
+    /// The id that the next subscription will get.
+    pub next_subscription: SubscriptionId,
     by_id: BTreeMap<TopicId, Arc<TopicState>>,
     by_group: BTreeMap<GroupId, PartitionId>,
+    subscriptions_by_id: BTreeMap<SubscriptionId, Arc<SubscriptionInfo>>,
+    subscriptions_by_topic: BTreeMap<TopicId, Vec<Arc<SubscriptionInfo>>>,
 }
 
 /// A replica that a node should hold.
@@ -46,7 +52,9 @@ struct Encoded {
     version: u64,
     nodes: BTreeMap<NodeId, NodeInfo>,
     topics: BTreeMap<TopicName, Arc<TopicState>>,
+    subscriptions: BTreeMap<SubscriptionName, Arc<SubscriptionInfo>>,
     tombstones: Tombstones,
+    next_subscription: SubscriptionId,
 }
 
 impl ClusterMap {
@@ -55,7 +63,9 @@ impl ClusterMap {
         version: u64,
         nodes: BTreeMap<NodeId, NodeInfo>,
         topics: BTreeMap<TopicName, Arc<TopicState>>,
+        subscriptions: BTreeMap<SubscriptionName, Arc<SubscriptionInfo>>,
         tombstones: Tombstones,
+        next_subscription: SubscriptionId,
     ) -> Self {
         let by_id = topics.values().map(|topic| (topic.id, Arc::clone(topic))).collect();
         let by_group = topics
@@ -63,7 +73,23 @@ impl ClusterMap {
             .flat_map(|topic| topic.partition_ids())
             .map(|(partition, state)| (state.group, partition))
             .collect();
-        Self { version, nodes, topics, tombstones, by_id, by_group }
+        let subscriptions_by_id = subscriptions.values().map(|it| (it.id, Arc::clone(it))).collect();
+        let mut subscriptions_by_topic: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for subscription in subscriptions.values() {
+            subscriptions_by_topic.entry(subscription.topic).or_default().push(Arc::clone(subscription));
+        }
+        Self {
+            version,
+            nodes,
+            topics,
+            subscriptions,
+            tombstones,
+            next_subscription,
+            by_id,
+            by_group,
+            subscriptions_by_id,
+            subscriptions_by_topic,
+        }
     }
 
     /// The topic with this name.
@@ -74,6 +100,26 @@ impl ClusterMap {
     /// The topic with this id.
     pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<TopicState>> {
         self.by_id.get(&id)
+    }
+
+    /// The subscription with this name.
+    pub fn subscription(&self, name: &str) -> Option<&Arc<SubscriptionInfo>> {
+        self.subscriptions.get(name)
+    }
+
+    /// The subscription with this id.
+    pub fn subscription_by_id(&self, id: SubscriptionId) -> Option<&Arc<SubscriptionInfo>> {
+        self.subscriptions_by_id.get(&id)
+    }
+
+    /// Whether a subscription was made and has ended, as opposed to one that this map doesn't know yet.
+    pub fn has_ended(&self, subscription: SubscriptionId) -> bool {
+        subscription < self.next_subscription && !self.subscriptions_by_id.contains_key(&subscription)
+    }
+
+    /// The subscriptions of a topic, in the order of their names.
+    pub fn subscriptions_of(&self, topic: TopicId) -> &[Arc<SubscriptionInfo>] {
+        self.subscriptions_by_topic.get(&topic).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The group of a partition.
@@ -106,14 +152,17 @@ impl ClusterMap {
             version: self.version,
             nodes: self.nodes.clone(),
             topics: self.topics.clone(),
+            subscriptions: self.subscriptions.clone(),
             tombstones: self.tombstones.clone(),
+            next_subscription: self.next_subscription,
         };
         codec::encode(VERSION, &parts)
     }
 
     /// Reads a map.
     pub fn decode(bytes: &Bytes) -> Result<ClusterMap, CodecError> {
-        let parts: Encoded = codec::decode("cluster map", VERSION, CHECKPOINT_BYTES_MAX, bytes)?;
-        Ok(ClusterMap::new(parts.version, parts.nodes, parts.topics, parts.tombstones))
+        let Encoded { version, nodes, topics, subscriptions, tombstones, next_subscription } =
+            codec::decode("cluster map", VERSION, CHECKPOINT_BYTES_MAX, bytes)?;
+        Ok(ClusterMap::new(version, nodes, topics, subscriptions, tombstones, next_subscription))
     }
 }

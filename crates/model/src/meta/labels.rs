@@ -1,4 +1,4 @@
-//! Labels of a topic: a few short texts for people and programs.
+//! Labels of a topic or subscription: a few short texts for people and programs.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The metadata group: nodes, topics, and which node holds which replica of which partition.
+//! The metadata group: nodes, topics, subscriptions, and which node holds which replica of which partition.
 
 mod cluster_map;
 mod labels;
@@ -6,6 +6,9 @@ mod placement;
 mod rejected;
 mod requests;
 mod ring;
+mod subscription;
+mod subscription_rejected;
+mod subscriptions;
 mod tombstones;
 mod topic;
 
@@ -18,22 +21,25 @@ use serde::{Deserialize, Serialize};
 pub use cluster_map::{ClusterMap, LocalReplica};
 pub use rejected::MetaRejected;
 pub use ring::HashRing;
+pub use subscription::{NewSubscription, SubscriptionChange, SubscriptionInfo};
+pub use subscription_rejected::SubscriptionRejected;
 pub use tombstones::Tombstones;
 pub use topic::{NodeInfo, PartitionState, Replica, Retention, TopicState};
 
 use self::requests::{Request, RequestKind, Requests};
+use self::subscriptions::Subscriptions;
 use crate::codec::{self, CodecError};
 use crate::command::MetaCommand;
-use crate::ids::{GroupId, NodeId, ReplicaId, TopicId};
+use crate::ids::{GroupId, NodeId, ReplicaId, SubscriptionId, TopicId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, CHECKPOINT_BYTES_MAX, CLUSTER_PARTITIONS_MAX, MESSAGE_BYTES_CAP, NODES_MAX, PARTITIONS_MAX,
-    REPLICATION_FACTOR_DEFAULT, REPLICATION_FACTOR_MAX, REQUEST_ID_BYTES_MAX, TOPICS_MAX,
+    REPLICATION_FACTOR_DEFAULT, REPLICATION_FACTOR_MAX, TOPICS_MAX,
 };
 use crate::machine::{Applied, Effect};
 use crate::names::TopicName;
 use crate::reply::Reply;
 
-const CHECKPOINT_VERSION: u8 = 1;
+const CHECKPOINT_VERSION: u8 = 2;
 
 /// The answer to a metadata command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,10 +61,29 @@ pub enum MetaReply {
         /// The topic as it is now.
         topic: Arc<TopicState>,
     },
-    /// The topic is gone.
+    /// The topic is gone, and its subscriptions with it.
     TopicDeleted {
         /// Which one it was.
         topic: TopicId,
+    },
+    /// The subscription exists.
+    SubscriptionCreated {
+        /// The subscription.
+        subscription: Arc<SubscriptionInfo>,
+        /// It was made by an earlier attempt with the same request id.
+        existing: bool,
+    },
+    /// The subscription is changed.
+    SubscriptionUpdated {
+        /// The subscription as it is now.
+        subscription: Arc<SubscriptionInfo>,
+    },
+    /// The subscription is gone.
+    SubscriptionDeleted {
+        /// Which one it was.
+        subscription: SubscriptionId,
+        /// A version of the map that doesn't hold it any more.
+        version: u64,
     },
 }
 
@@ -70,7 +95,8 @@ pub struct MetaMachine {
     nodes: BTreeMap<NodeId, NodeInfo>,
     topics: BTreeMap<TopicName, Arc<TopicState>>,
     tombstones: Tombstones,
-    requests: Requests,
+    requests: Requests<TopicName, TopicId>,
+    subscriptions: Subscriptions,
     next_topic: TopicId,
     next_group: GroupId,
     next_replica: ReplicaId,
@@ -91,6 +117,7 @@ impl MetaMachine {
             topics: BTreeMap::new(),
             tombstones: Tombstones::default(),
             requests: Requests::default(),
+            subscriptions: Subscriptions::default(),
             next_topic: TopicId::new(1),
             next_group: GroupId::FIRST_PARTITION,
             next_replica: ReplicaId::FIRST_ALLOCATED,
@@ -104,7 +131,14 @@ impl MetaMachine {
 
     /// What the rest of the cluster may know.
     pub fn cluster_map(&self) -> ClusterMap {
-        ClusterMap::new(self.version, self.nodes.clone(), self.topics.clone(), self.tombstones.clone())
+        ClusterMap::new(
+            self.version,
+            self.nodes.clone(),
+            self.topics.clone(),
+            self.subscriptions.by_name.clone(),
+            self.tombstones.clone(),
+            self.subscriptions.next,
+        )
     }
 
     /// Applies a command; see [`crate::machine::Machine::apply`].
@@ -138,6 +172,9 @@ impl MetaMachine {
                 self.update_topic(&request_id, &name, change)
             }
             MetaCommand::DeleteTopic { request_id, name } => self.delete_topic(&request_id, &name),
+            MetaCommand::CreateSubscription(new) => self.create_subscription(new),
+            MetaCommand::UpdateSubscription(change) => self.update_subscription(change),
+            MetaCommand::DeleteSubscription { request_id, name } => self.delete_subscription(&request_id, &name),
         };
         let mut effects = Vec::new();
         if self.version > before {
@@ -186,8 +223,8 @@ impl MetaMachine {
     }
 
     fn create_topic(&mut self, new: NewTopic) -> Result<MetaReply, MetaRejected> {
-        let request = request(RequestKind::Create, &new.name, &new.request_id)?;
-        if let Some(made) = self.requests.topic(&request) {
+        let request = Request::new(RequestKind::Create, &new.name, &new.request_id)?;
+        if let Some(made) = self.requests.subject(&request) {
             let topic = self.still_there(&new.name, made)?;
             return Ok(MetaReply::TopicCreated { topic: Arc::clone(topic), existing: true });
         }
@@ -220,8 +257,8 @@ impl MetaMachine {
     }
 
     fn update_topic(&mut self, request_id: &str, name: &TopicName, change: Change) -> Result<MetaReply, MetaRejected> {
-        let request = request(RequestKind::Update, name, request_id)?;
-        if let Some(changed) = self.requests.topic(&request) {
+        let request = Request::new(RequestKind::Update, name, request_id)?;
+        if let Some(changed) = self.requests.subject(&request) {
             let topic = self.still_there(name, changed)?;
             return Ok(MetaReply::TopicUpdated { topic: Arc::clone(topic) });
         }
@@ -253,13 +290,18 @@ impl MetaMachine {
     }
 
     fn delete_topic(&mut self, request_id: &str, name: &TopicName) -> Result<MetaReply, MetaRejected> {
-        let request = request(RequestKind::Delete, name, request_id)?;
-        if let Some(topic) = self.requests.topic(&request) {
+        let request = Request::new(RequestKind::Delete, name, request_id)?;
+        if let Some(topic) = self.requests.subject(&request) {
             return Ok(MetaReply::TopicDeleted { topic });
         }
-        let Some(topic) = self.topics.remove(name) else {
+        let Some(topic) = self.topics.get(name).map(Arc::clone) else {
             return Err(MetaRejected::TopicNotFound { name: name.clone() });
         };
+        if let Some(user) = self.subscriptions.with_dead_letters_to(topic.id) {
+            return Err(MetaRejected::TopicInUse { name: name.clone(), subscription: user.name.clone() });
+        }
+        self.topics.remove(name);
+        self.subscriptions.remove_of(topic.id);
         for partition in &topic.partitions {
             self.tombstones.insert(partition.group);
         }
@@ -349,13 +391,6 @@ impl NewTopic {
         check_max_message_bytes(self.max_message_bytes)?;
         labels::check(&self.labels)
     }
-}
-
-fn request(kind: RequestKind, name: &TopicName, id: &str) -> Result<Request, MetaRejected> {
-    if id.len() > REQUEST_ID_BYTES_MAX {
-        return Err(MetaRejected::RequestIdTooLong { bytes: id.len() as u64 });
-    }
-    Ok(Request { kind, name: name.clone(), id: id.to_owned() })
 }
 
 fn check_max_message_bytes(bytes: u64) -> Result<(), MetaRejected> {

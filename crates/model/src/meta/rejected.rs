@@ -2,12 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::SubscriptionRejected;
 use crate::ids::{NodeId, TopicId};
 use crate::limits::{
     ADDRESS_BYTES_MAX, CLUSTER_PARTITIONS_MAX, LABEL_BYTES_MAX, LABELS_MAX, MESSAGE_BYTES_CAP, PARTITIONS_MAX,
     REPLICATION_FACTOR_MAX, REQUEST_ID_BYTES_MAX,
 };
-use crate::names::TopicName;
+use crate::names::{SubscriptionName, TopicName};
 use crate::reason::Reason;
 
 /// One fact for each way in which a metadata command can be refused.
@@ -142,6 +143,17 @@ pub enum MetaRejected {
         /// The id.
         topic: TopicId,
     },
+    /// Dead letters go to the topic.
+    #[error("topic {name} can't be deleted: subscription {subscription} sends its dead letters there")]
+    TopicInUse {
+        /// The topic.
+        name: TopicName,
+        /// One of the subscriptions that do.
+        subscription: SubscriptionName,
+    },
+    /// A command about a subscription.
+    #[error(transparent)]
+    Subscription(#[from] SubscriptionRejected),
 }
 
 impl MetaRejected {
@@ -158,6 +170,8 @@ impl MetaRejected {
             MetaRejected::ReplicationFactorAboveNodes { .. } => Reason::ReplicationFactorTooHigh,
             MetaRejected::StoreMismatch { .. } => Reason::StoreMismatch,
             MetaRejected::TooManyNodes { .. } => Reason::TooManyNodes,
+            MetaRejected::TopicInUse { .. } => Reason::TopicInUse,
+            MetaRejected::Subscription(rejected) => rejected.reason(),
             MetaRejected::NoPartitions
             | MetaRejected::ReplicationFactorZero
             | MetaRejected::ReplicationFactorAboveLimit { .. }
@@ -211,6 +225,10 @@ impl MetaRejected {
                 ("presented", format!("{presented:016x}")),
             ],
             MetaRejected::TooManyNodes { limit } => bounded("nodes", *limit, *limit),
+            MetaRejected::TopicInUse { name, subscription } => {
+                vec![("topic", name.to_string()), ("subscription", subscription.to_string())]
+            }
+            MetaRejected::Subscription(rejected) => rejected.metadata(),
         }
     }
 }

@@ -7,6 +7,7 @@ mod producers;
 mod rejected;
 mod segment;
 mod stretches;
+pub mod subscription;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -25,8 +26,9 @@ use crate::reply::Reply;
 use crate::sabotage::{Bug, is_planted};
 use producers::{Producers, Verdict};
 use stretches::Times;
+use subscription::{SubscriptionChanged, SubscriptionRejected, Subscriptions};
 
-const CHECKPOINT_VERSION: u8 = 1;
+const CHECKPOINT_VERSION: u8 = 2;
 
 /// The answer to an append that stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,7 @@ pub struct PartitionMachine {
     stretches: Stretches,
     /// Of the batches behind the last mark; `None` if there are none.
     open_times: Option<Times>,
+    subscriptions: Subscriptions,
 }
 
 impl PartitionMachine {
@@ -68,6 +71,7 @@ impl PartitionMachine {
             producers: Producers::default(),
             stretches: Stretches::default(),
             open_times: None,
+            subscriptions: Subscriptions::default(),
         }
     }
 
@@ -106,6 +110,11 @@ impl PartitionMachine {
         &self.open_segment
     }
 
+    /// What subscriptions have settled.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.subscriptions
+    }
+
     /// How many producers are remembered.
     pub fn producer_count(&self) -> usize {
         self.producers.len()
@@ -122,12 +131,31 @@ impl PartitionMachine {
             PartitionCommand::Append { time_ms, batch } => self.apply_append(index, time_ms, batch),
             PartitionCommand::TrimTo { offset } => {
                 let changes = self.skip(index);
-                self.stretches.trim_to(offset);
+                if self.stretches.trim_to(offset) {
+                    self.subscriptions.trim_to(self.log_start());
+                }
                 self.log_start_reply(changes)
             }
             PartitionCommand::Mark => {
                 let changes = self.mark(index);
                 self.log_start_reply(changes)
+            }
+            PartitionCommand::BeginSubscription { subscription, start } => {
+                let changes = self.skip(index);
+                let start = start.max(self.log_start());
+                subscription_reply(Ok(self.subscriptions.begin(subscription, start)), changes)
+            }
+            PartitionCommand::EndSubscription { subscription } => {
+                let changes = self.skip(index);
+                subscription_reply(Ok(self.subscriptions.end(subscription)), changes)
+            }
+            PartitionCommand::Settle(settlement) => {
+                let changes = self.skip(index);
+                subscription_reply(self.subscriptions.settle(settlement), changes)
+            }
+            PartitionCommand::DeadLettersSent { subscription, next } => {
+                let changes = self.skip(index);
+                subscription_reply(self.subscriptions.dead_letters_sent(subscription, next), changes)
             }
         }
     }
@@ -275,4 +303,8 @@ impl PartitionMachine {
         }
         vec![Change::Segment(closed)]
     }
+}
+
+fn subscription_reply(outcome: Result<SubscriptionChanged, SubscriptionRejected>, changes: Vec<Change>) -> Applied {
+    Applied { reply: Reply::Subscription(outcome), changes, effects: Vec::new() }
 }

@@ -1,6 +1,9 @@
 //! What the commands of a transcript do: one partition and one metadata machine, each behind the same
 //! door that consensus uses, so that the encodings are exercised too.
 
+mod delivery;
+mod subscriptions;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -10,6 +13,8 @@ use quorate_model::{
     TopicName, TopicState,
 };
 
+use self::delivery::{Leader, SUBSCRIPTION};
+
 const PARTITION: PartitionId = PartitionId::new(TopicId::new(1), 0);
 
 pub(crate) struct World {
@@ -17,6 +22,7 @@ pub(crate) struct World {
     meta: Machine,
     index: u64,
     segments: Vec<IndexSegment>,
+    leader: Leader,
 }
 
 /// `word word key=value key=value`
@@ -39,6 +45,11 @@ impl<'a> Line<'a> {
         self.values.get(key).map(|value| value.parse().unwrap())
     }
 
+    fn labels(&self) -> Option<BTreeMap<String, String>> {
+        let labels = self.values.get("labels")?.split(',').map(|label| label.split_once(':').unwrap());
+        Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
+
     fn text(&self, key: &str) -> String {
         self.values.get(key).copied().unwrap_or_default().to_owned()
     }
@@ -51,13 +62,41 @@ impl World {
             meta: Machine::new(MachineKind::Meta),
             index: 0,
             segments: Vec::new(),
+            leader: Leader::default(),
         }
     }
 
     pub(crate) fn run(&mut self, line: &str) -> String {
         let line = Line::parse(line);
+        if let Some(answer) = self.leader.obey(&line, self.partition.as_partition().unwrap()) {
+            return answer;
+        }
         match line.word(0) {
             "append" => self.append(&line),
+            "publish" => {
+                self.leader.published(&line);
+                self.append(&line)
+            }
+            "begin" => self.begin(Offset::new(line.number("at").unwrap_or(0))),
+            "end" => self.apply_partition(&PartitionCommand::EndSubscription { subscription: SUBSCRIPTION }.encode()),
+            "commit" => match self.leader.proposal() {
+                Some(proposal) => self.apply_partition(&proposal.encode()) + &self.leader.committed(),
+                None => "nothing to propose\n".to_owned(),
+            },
+            "letters-sent" => {
+                let (subscription, next) = (SUBSCRIPTION, line.number("next").unwrap() as u32);
+                self.apply_partition(&PartitionCommand::DeadLettersSent { subscription, next }.encode())
+            }
+            "drain" => self.drain(),
+            // The leader proposed it, and was gone before it was carried out.
+            "commit-unheard" => {
+                let proposal = self.leader.proposal().unwrap();
+                self.apply_partition(&proposal.encode())
+            }
+            "subscription" => {
+                let partition = self.partition.as_partition().unwrap();
+                partition.subscriptions().get(SUBSCRIPTION).map_or("unknown\n".to_owned(), delivery::state_text)
+            }
             "append-each" => self.append_each(&line),
             "garbage" => self.apply_partition(&b"\x63garbage"[..].into()),
             "malformed" => {
@@ -74,6 +113,7 @@ impl World {
             "partition" => self.show_partition(),
             "index" => self.show_index(),
             "node" | "create" | "update" | "delete" => self.apply_meta(&meta_command(&line)),
+            "subscribe" | "change" | "unsubscribe" => self.apply_meta(&subscriptions::command(&line)),
             "map" => self.show_map(),
             other => panic!("unknown command {other:?}"),
         }
@@ -94,6 +134,30 @@ impl World {
         }
         let batch = batch.build().unwrap().bytes().clone();
         self.apply_partition(&PartitionCommand::Append { time_ms: time, batch }.encode())
+    }
+
+    /// Delivers and acknowledges until nothing is left. What was read again is told, and how much was delivered at a time.
+    fn drain(&mut self) -> String {
+        let (mut out, mut delivered) = (String::new(), Vec::new());
+        loop {
+            let partition = self.partition.as_partition().unwrap();
+            let told = self.leader.obey(&Line::parse("deliver"), partition).unwrap();
+            told.lines().filter(|line| line.starts_with("read")).for_each(|line| writeln!(out, "{line}").unwrap());
+            let acknowledged = self.leader.acknowledge_all();
+            let (Some(first), Some(last)) = (acknowledged.first(), acknowledged.last()) else { break };
+            writeln!(out, "{} of {first}..={last}", acknowledged.len()).unwrap();
+            delivered.extend(acknowledged);
+            let proposal = self.leader.proposal().unwrap().encode();
+            self.apply_partition(&proposal);
+            self.leader.committed();
+        }
+        assert!(delivered.is_sorted(), "out of order: {delivered:?}");
+        out
+    }
+
+    fn begin(&mut self, start: Offset) -> String {
+        let subscription = SUBSCRIPTION;
+        self.apply_partition(&PartitionCommand::BeginSubscription { subscription, start }.encode())
     }
 
     /// One record from each producer of a range.
@@ -166,6 +230,9 @@ impl World {
         for topic in map.topics.values() {
             out.push_str(&topic_text(topic));
         }
+        for subscription in map.subscriptions.values() {
+            out.push_str(&subscriptions::text(subscription));
+        }
         let deleted: Vec<String> = map.tombstones.iter().map(|group| group.to_string()).collect();
         if !deleted.is_empty() {
             writeln!(out, "deleted groups {}", deleted.join(" ")).unwrap();
@@ -184,6 +251,7 @@ impl World {
             Reply::Partition(Err(rejected)) => format!("{}: {rejected}\n", rejected.reason()),
             Reply::Meta(Ok(reply)) => meta_reply(&reply),
             Reply::Meta(Err(rejected)) => format!("{}: {rejected}\n", rejected.reason()),
+            Reply::Subscription(outcome) => delivery::reply_text(&outcome),
             Reply::LogStart(offset) => format!("log starts at {offset}\n"),
             Reply::Refused(why) => format!("refused: {why}\n"),
         };
@@ -224,11 +292,7 @@ fn segment_text(segment: &IndexSegment) -> String {
 
 fn meta_command(line: &Line<'_>) -> MetaCommand {
     let topic = || TopicName::parse(line.word(1)).unwrap();
-    let labels = || {
-        let labels = line.values.get("labels")?;
-        let labels = labels.split(',').map(|label| label.split_once(':').unwrap());
-        Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
-    };
+    let labels = || line.labels();
     match line.word(0) {
         "node" => MetaCommand::RegisterNode {
             node: NodeId::new(line.word(1).parse().unwrap()),
@@ -268,6 +332,14 @@ fn meta_reply(reply: &MetaReply) -> String {
         }
         MetaReply::TopicUpdated { topic } => format!("updated: {}", topic_text(topic)),
         MetaReply::TopicDeleted { topic } => format!("deleted topic {topic}\n"),
+        MetaReply::SubscriptionCreated { subscription, existing } => {
+            let what = if *existing { "exists from an earlier attempt" } else { "created" };
+            format!("{what}: {}", subscriptions::text(subscription))
+        }
+        MetaReply::SubscriptionUpdated { subscription } => format!("updated: {}", subscriptions::text(subscription)),
+        MetaReply::SubscriptionDeleted { subscription, version } => {
+            format!("deleted subscription {subscription} as of version {version}\n")
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Between the wire's types and the model's. Whatever a caller can get wrong is refused here, by field.
 
+pub(crate) mod subscription;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -98,13 +100,13 @@ pub(crate) fn topic(state: &TopicState) -> v1::Topic {
     }
 }
 
-/// The version that an etag stands for; empty: any.
-pub(crate) fn etag(text: &str) -> Result<Option<u64>, ApiError> {
+/// The version that an etag stands for; empty: any. `field` names it in errors.
+pub(crate) fn etag(text: &str, field: &str) -> Result<Option<u64>, ApiError> {
     if text.is_empty() {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|_| {
-        ApiError::invalid(Reason::InvalidArgument, "topic.etag", text, "an etag as an earlier answer gave it, or none")
+        ApiError::invalid(Reason::InvalidArgument, field, text, "an etag as an earlier answer gave it, or none")
     })
 }
 

@@ -128,6 +128,12 @@ impl ApiError {
         Self::new(Reason::TopicNotFound, format!("topic {topic:?} does not exist")).with("topic", &topic)
     }
 
+    pub(crate) fn subscription_not_found(subscription: &(impl ToString + ?Sized)) -> Self {
+        let subscription = subscription.to_string();
+        Self::new(Reason::SubscriptionNotFound, format!("subscription {subscription:?} does not exist"))
+            .with("subscription", &subscription)
+    }
+
     pub(crate) fn partition_not_found(topic: &impl ToString, partition: u32, partitions: u32) -> Self {
         let topic = topic.to_string();
         Self::new(
@@ -146,6 +152,11 @@ impl ApiError {
             .with("field", &field)
             .with("value", &value)
             .with("expected", &expected)
+    }
+
+    /// A field that every such request needs.
+    pub(crate) fn missing(field: &str) -> Self {
+        Self::new(Reason::InvalidArgument, format!("{field}: required")).with("field", &field)
     }
 
     pub(crate) fn draining() -> Self {
@@ -282,6 +293,10 @@ impl ApiError {
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(Reason::Internal, message)
+    }
+
+    pub(crate) fn out_of_turn() -> Self {
+        Self::internal("the metadata group answered another question than was asked")
     }
 
     /// What became of a command, in words for the caller. `what` names the group.

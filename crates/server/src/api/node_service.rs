@@ -8,7 +8,7 @@ use quorate_model::{GroupId, NodeId, Offset, Reason, ReplicaId};
 use quorate_proto::internal as wire;
 use quorate_proto::internal::fetch_response::Content;
 use quorate_proto::internal::node_service_server::NodeService;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::error::ApiError;
 use crate::fetch::{self, Consistency, FetchOptions, Fetched, Start};
@@ -27,8 +27,12 @@ impl NodeQuestions {
         Self { front }
     }
 
+    pub(super) fn front(&self) -> &Front {
+        &self.front
+    }
+
     /// This node's replica of the group, if it leads.
-    fn led(&self, group: u64) -> Result<RaftGroup, ApiError> {
+    pub(super) fn led(&self, group: u64) -> Result<RaftGroup, ApiError> {
         self.front.accepting()?;
         let group = GroupId::new(group);
         let what = format!("group {group}");
@@ -104,6 +108,21 @@ impl NodeQuestions {
 
 #[tonic::async_trait]
 impl NodeService for NodeQuestions {
+    type DispatchStream = BoxStream<'static, Result<wire::DispatchResponse, Status>>;
+
+    async fn dispatch(
+        &self,
+        request: Request<Streaming<wire::DispatchRequest>>,
+    ) -> Result<Response<Self::DispatchStream>, Status> {
+        let opened = self.open_dispatch(request.into_inner()).await;
+        self.front.metrics.streaming("Dispatch", opened)
+    }
+
+    async fn settle(&self, request: Request<wire::SettleRequest>) -> Result<Response<wire::SettleResponse>, Status> {
+        let settling = self.settle_here(request.into_inner());
+        self.front.metrics.unary("Settle", settling).await
+    }
+
     type FetchStream = BoxStream<'static, Result<wire::FetchResponse, Status>>;
 
     async fn fetch(&self, request: Request<wire::FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, StreamExt};
 use quorate_model::limits::{MESSAGE_BYTES_DEFAULT, REPLICATION_FACTOR_DEFAULT};
-use quorate_model::{Executed, MetaCommand, MetaReply, Reason, Reply, Retention, TopicName, TopicState};
+use quorate_model::{Executed, MetaCommand, MetaReply, Reason, Retention, TopicName, TopicState};
 use quorate_proto::internal::{GetOffsetsRequest, GetOffsetsResponse};
 use quorate_proto::v1;
 use quorate_proto::v1::topic_service_server::TopicService;
@@ -13,11 +13,10 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::error::ApiError;
+use super::paging::Paging;
 use crate::deadline::Deadline;
 use crate::front::{Front, Leader, Partition};
-use crate::limits::{
-    CREATE_POLL, CREATE_WAIT_MAX, PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX, PEER_QUESTION_TIME, PEER_QUESTIONS,
-};
+use crate::limits::{CREATE_POLL, CREATE_WAIT_MAX, PEER_QUESTION_TIME, PEER_QUESTIONS};
 use crate::router::{LEADER_WAIT, Routing};
 
 /// Serves owners of topics.
@@ -48,7 +47,7 @@ impl Topics {
     async fn create(&self, request: Request<v1::CreateTopicRequest>) -> Result<v1::CreateTopicResponse, ApiError> {
         let deadline = self.begin(&request)?;
         let v1::CreateTopicRequest { topic, request_id } = request.into_inner();
-        let topic = topic.ok_or_else(|| missing("topic"))?;
+        let topic = topic.ok_or_else(|| ApiError::missing("topic"))?;
         let replication_factor = match topic.replication_factor {
             Some(asked) => Some(asked),
             None => self.default_replication_factor(deadline).await,
@@ -64,8 +63,8 @@ impl Topics {
             max_message_bytes: or_default(topic.max_message_bytes),
             labels: topic.labels,
         };
-        let MetaReply::TopicCreated { topic: created, .. } = self.propose(&command, deadline).await? else {
-            return Err(out_of_turn());
+        let MetaReply::TopicCreated { topic: created, .. } = self.front.change(&command, deadline).await? else {
+            return Err(ApiError::out_of_turn());
         };
 
         let mut warnings = Vec::new();
@@ -131,23 +130,10 @@ impl Topics {
     async fn list(&self, request: Request<v1::ListTopicsRequest>) -> Result<v1::ListTopicsResponse, ApiError> {
         self.begin(&request)?;
         let v1::ListTopicsRequest { page_size, page_token } = request.into_inner();
-        let page_size = match usize::try_from(page_size).unwrap_or(usize::MAX) {
-            0 => PAGE_SIZE_DEFAULT,
-            size if size <= PAGE_SIZE_MAX => size,
-            size => {
-                let expected = format!("1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}");
-                return Err(ApiError::invalid(Reason::InvalidArgument, "page_size", &size, &expected));
-            }
-        };
-        let after = after_token(&page_token)?;
-        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let asked = Paging::<TopicName>::of(page_size, &page_token)?;
         let map = self.front.map.current();
-        let mut rest = map.topics.range::<TopicName, _>((from, Bound::Unbounded)).map(|(_, topic)| topic);
-        let page: Vec<&Arc<TopicState>> = rest.by_ref().take(page_size).collect();
-        let next_page_token = match (rest.next(), page.last()) {
-            (Some(_), Some(last)) => format!("{TOKEN_PREFIX}{}", last.name),
-            _ => String::new(),
-        };
+        let rest = map.topics.range::<TopicName, _>((asked.from(), Bound::Unbounded)).map(|(_, topic)| topic);
+        let (page, next_page_token) = asked.cut(rest, |topic| topic.name.clone());
         let topics = page.into_iter().map(|topic| convert::topic(topic)).collect();
         Ok(v1::ListTopicsResponse { topics, next_page_token })
     }
@@ -155,18 +141,18 @@ impl Topics {
     async fn update(&self, request: Request<v1::UpdateTopicRequest>) -> Result<v1::UpdateTopicResponse, ApiError> {
         let deadline = self.begin(&request)?;
         let v1::UpdateTopicRequest { topic, update_mask, request_id } = request.into_inner();
-        let topic = topic.ok_or_else(|| missing("topic"))?;
+        let topic = topic.ok_or_else(|| ApiError::missing("topic"))?;
         let mask = Mask::of(update_mask, &topic)?;
         let command = MetaCommand::UpdateTopic {
             request_id,
             name: TopicName::parse(&topic.name)?,
-            etag: convert::etag(&topic.etag)?,
+            etag: convert::etag(&topic.etag, "topic.etag")?,
             retention: mask.retention.then(|| convert::retention(topic.retention.unwrap_or_default())).transpose()?,
             max_message_bytes: mask.max_message_bytes.then(|| or_default(topic.max_message_bytes)),
             labels: mask.labels.then_some(topic.labels),
         };
-        let MetaReply::TopicUpdated { topic } = self.propose(&command, deadline).await? else {
-            return Err(out_of_turn());
+        let MetaReply::TopicUpdated { topic } = self.front.change(&command, deadline).await? else {
+            return Err(ApiError::out_of_turn());
         };
         Ok(v1::UpdateTopicResponse { topic: Some(convert::topic(&topic)) })
     }
@@ -175,8 +161,8 @@ impl Topics {
         let deadline = self.begin(&request)?;
         let v1::DeleteTopicRequest { name, request_id } = request.into_inner();
         let command = MetaCommand::DeleteTopic { request_id, name: TopicName::parse(&name)? };
-        let MetaReply::TopicDeleted { .. } = self.propose(&command, deadline).await? else {
-            return Err(out_of_turn());
+        let MetaReply::TopicDeleted { .. } = self.front.change(&command, deadline).await? else {
+            return Err(ApiError::out_of_turn());
         };
         Ok(v1::DeleteTopicResponse {})
     }
@@ -184,17 +170,6 @@ impl Topics {
     fn begin<T>(&self, request: &Request<T>) -> Result<Deadline, ApiError> {
         self.front.accepting()?;
         Ok(Deadline::of(request.metadata()))
-    }
-
-    /// Commands of this service go to the metadata group wherever it is led: there is no hint to be had.
-    async fn propose(&self, command: &MetaCommand, deadline: Deadline) -> Result<MetaReply, ApiError> {
-        let target = self.front.metadata();
-        let executed = self.front.router.execute(target, command.encode(), Routing::Forward, deadline).await;
-        match executed.map_err(|error| self.front.route_error(error, "the metadata group", Routing::Forward))? {
-            Reply::Meta(outcome) => outcome.map_err(ApiError::from),
-            Reply::Partition(_) | Reply::LogStart(_) => Err(out_of_turn()),
-            Reply::Refused(why) => Err(ApiError::internal(format!("the metadata group can't read the command: {why}"))),
-        }
     }
 
     /// Waits until every partition of a new topic is led; returns those that weren't in time. The topic exists in
@@ -329,29 +304,6 @@ impl Mask {
     }
 }
 
-/// Tells page tokens from anything else that someone may pass.
-const TOKEN_PREFIX: &str = "after:";
-
-/// The topic after which the page begins.
-fn after_token(token: &str) -> Result<Option<TopicName>, ApiError> {
-    if token.is_empty() {
-        return Ok(None);
-    }
-    let name = token.strip_prefix(TOKEN_PREFIX).and_then(|name| TopicName::parse(name).ok());
-    name.map(Some).ok_or_else(|| {
-        let expected = "next_page_token of an earlier answer";
-        ApiError::invalid(Reason::InvalidPageToken, "page_token", token, expected)
-    })
-}
-
 fn or_default(max_message_bytes: u64) -> u64 {
     if max_message_bytes == 0 { MESSAGE_BYTES_DEFAULT } else { max_message_bytes }
-}
-
-fn missing(field: &str) -> ApiError {
-    ApiError::new(Reason::InvalidArgument, format!("{field}: required")).with("field", &field)
-}
-
-fn out_of_turn() -> ApiError {
-    ApiError::internal("the metadata group answered another question than was asked")
 }

@@ -17,6 +17,8 @@ use super::failure::{Alarm, NodeFailure};
 use super::{Addresses, Node, Probe, Runtimes, StartError};
 use crate::api::{self, Ending, ServeError};
 use crate::config::Config;
+use crate::dispatch::Dispatch;
+use crate::endings::Endings;
 use crate::front::{Front, metadata_replicas};
 use crate::hearsay;
 use crate::identity;
@@ -65,13 +67,16 @@ async fn start_on(
     let draining = CancellationToken::new();
     let newest_map = Arc::new(watch::Sender::new(Arc::new(ClusterMap::default())));
     let leaders = LeaderBook::new();
+    let router = Router::new(config.node.id, groups.clone(), leaders.clone());
     let front = Arc::new(Front {
         cluster: config.cluster.name.clone(),
         node: config.node.id,
         metadata_replicas: metadata_replicas(&config.cluster.voters),
         map: MapView::new(newest_map.subscribe()),
-        router: Router::new(config.node.id, groups.clone(), leaders.clone()),
+
         peers: Peers::new(Arc::clone(&env), &config.cluster.voters),
+        dispatch: Dispatch::new(Arc::clone(&env), newest_map.subscribe(), router.clone(), draining.clone()),
+        router,
         env,
         admission: groups.admission().clone(),
         reads: Reads::new(&config.limits),
@@ -120,6 +125,7 @@ async fn start_on(
         }
         .run(),
     );
+    parts.background(Endings { groups: groups.clone(), map: front.map.watch() }.run());
     let env = Arc::clone(&front.env);
     parts.background(Retainer { groups: groups.clone(), map: front.map.watch(), env }.run());
     parts.background(hearsay::listen(Arc::clone(&front), parts.tasks.clone()));

@@ -16,6 +16,7 @@ use quorate_proto::v1;
 use quorate_proto::v1::cluster_service_client::ClusterServiceClient;
 use quorate_proto::v1::publisher_service_client::PublisherServiceClient;
 use quorate_proto::v1::reader_service_client::ReaderServiceClient;
+use quorate_proto::v1::subscription_service_client::SubscriptionServiceClient;
 use quorate_proto::v1::topic_service_client::TopicServiceClient;
 use quorate_server::config::{LogConfig, LogFormat};
 use quorate_server::{Config, Node, Runtimes, StartError, SystemEnv};
@@ -204,6 +205,10 @@ pub async fn reader(address: &str) -> ReaderServiceClient<Channel> {
 
 pub async fn topics(address: &str) -> TopicServiceClient<Channel> {
     TopicServiceClient::new(channel(address).await)
+}
+
+pub async fn subscriptions(address: &str) -> SubscriptionServiceClient<Channel> {
+    SubscriptionServiceClient::new(channel(address).await)
 }
 
 pub async fn clusters(address: &str) -> ClusterServiceClient<Channel> {

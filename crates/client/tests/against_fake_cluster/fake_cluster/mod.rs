@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod nodes;
+mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -58,6 +59,8 @@ struct State {
     served: Served,
     /// Nodes that answered reads by themselves, in turn.
     local_reads: Vec<u64>,
+    /// Requests to create a subscription, in turn, answered or not.
+    subscribed: Vec<pb::CreateSubscriptionRequest>,
 }
 
 /// How many batches came in by which way.
@@ -100,6 +103,7 @@ impl FakeCluster {
             faults: VecDeque::new(),
             served: Served::default(),
             local_reads: Vec::new(),
+            subscribed: Vec::new(),
         };
         let (doors, visitors): (BTreeMap<_, _>, Vec<_>) = (1..=nodes)
             .map(|node| {
@@ -230,6 +234,11 @@ impl FakeCluster {
     /// The nodes that answered reads by themselves, in turn.
     pub(crate) fn local_reads(&self) -> Vec<u64> {
         self.state().local_reads.clone()
+    }
+
+    /// Requests to create a subscription, in turn, answered or not.
+    pub(crate) fn subscribed(&self) -> Vec<pb::CreateSubscriptionRequest> {
+        self.state().subscribed.clone()
     }
 
     fn announce(&self) {

@@ -11,6 +11,7 @@ use quorate_proto::v1 as pb;
 use quorate_proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
 use quorate_proto::v1::publisher_service_server::{PublisherService, PublisherServiceServer};
 use quorate_proto::v1::reader_service_server::{ReaderService, ReaderServiceServer};
+use quorate_proto::v1::subscription_service_server::SubscriptionServiceServer;
 use quorate_proto::v1::topic_service_server::{TopicService, TopicServiceServer};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -21,9 +22,9 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use super::{FakeCluster, Fault, TOPIC, TOPIC_ID, address, publish_error};
 
 #[derive(Clone)]
-struct Node {
-    id: u64,
-    cluster: FakeCluster,
+pub(super) struct Node {
+    pub(super) id: u64,
+    pub(super) cluster: FakeCluster,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -35,6 +36,7 @@ pub(super) fn serve(id: u64, cluster: FakeCluster, visitors: mpsc::UnboundedRece
         .add_service(ClusterServiceServer::new(node.clone()))
         .add_service(PublisherServiceServer::new(node.clone()))
         .add_service(ReaderServiceServer::new(node.clone()))
+        .add_service(SubscriptionServiceServer::new(node.clone()))
         .add_service(TopicServiceServer::new(node))
         .serve_with_incoming(incoming);
     tokio::spawn(server);
@@ -44,7 +46,7 @@ fn is_direct<T>(request: &Request<T>) -> bool {
     request.metadata().get("quorate-routing").is_some_and(|value| value == "direct")
 }
 
-fn status(reason: Reason, metadata: BTreeMap<String, String>) -> Status {
+pub(super) fn status(reason: Reason, metadata: BTreeMap<String, String>) -> Status {
     let metadata: HashMap<String, String> = metadata.into_iter().collect();
     let details = ErrorDetails::with_error_info(reason.as_str(), "quorate", metadata);
     Status::with_error_details(Code::from_i32(reason.code()), reason.summary(), details)

@@ -1,161 +1,20 @@
 //! The metadata machine against a naive reference, and its placement against the bounds it promises.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod commands;
+mod reference;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 use quorate_model::{
-    ClusterMap, Effect, GroupId, Machine, MachineKind, MetaCommand, MetaReply, NodeId, Reason, ReplicaId, Reply,
-    Retention, TopicName, TopicState,
+    ClusterMap, Effect, GroupId, Machine, MachineKind, MetaCommand, MetaReply, NewSubscription, NodeId, Offset,
+    ReplicaId, Reply, SubscriptionId, SubscriptionName, TopicId, TopicName, TopicState,
 };
 
-/// What the reference knows of a topic: just what is needed to judge commands.
-#[derive(Clone, Debug, PartialEq)]
-struct Plain {
-    /// Unlike any other topic's, also of the same name.
-    id: u64,
-    etag: u64,
-    partitions: u32,
-    replicas: u32,
-    max_message_bytes: u64,
-}
-
-#[derive(Default)]
-struct Reference {
-    stores: BTreeMap<NodeId, (String, u64)>,
-    topics: BTreeMap<TopicName, Plain>,
-    version: u64,
-    topics_ever: u64,
-    /// What was asked of which name under which id, and the topic that it was carried out on.
-    done: BTreeMap<(&'static str, TopicName, String), u64>,
-}
-
-impl Reference {
-    fn apply(&mut self, command: &MetaCommand) -> Result<(), Reason> {
-        match command.clone() {
-            MetaCommand::RegisterNode { node, client_address, store_id, .. } => {
-                if let Some((_, registered)) = self.stores.get(&node)
-                    && *registered != store_id
-                {
-                    return Err(Reason::StoreMismatch);
-                }
-                let info = (client_address, store_id);
-                if self.stores.insert(node, info.clone()) != Some(info) {
-                    self.version += 1;
-                }
-            }
-            MetaCommand::CreateTopic {
-                request_id, name, partitions, replication_factor, max_message_bytes, ..
-            } => {
-                if let Some(done) = self.repeated("create", &name, &request_id) {
-                    return done;
-                }
-                if self.topics.contains_key(&name) {
-                    return Err(Reason::TopicExists);
-                }
-                let nodes = self.stores.len() as u32;
-                let replicas = replication_factor.unwrap_or(if nodes >= 3 { 3 } else { 1 });
-                if partitions == 0 || max_message_bytes == 0 || replicas == 0 {
-                    return Err(Reason::InvalidArgument);
-                }
-                if replicas > nodes {
-                    return Err(Reason::ReplicationFactorTooHigh);
-                }
-                self.version += 1;
-                let etag = self.version;
-                self.topics_ever += 1;
-                let plain = Plain { id: self.topics_ever, etag, partitions, replicas, max_message_bytes };
-                self.done.insert(("create", name.clone(), request_id), plain.id);
-                self.topics.insert(name, plain);
-            }
-            MetaCommand::UpdateTopic { request_id, name, etag, max_message_bytes, .. } => {
-                if let Some(done) = self.repeated("update", &name, &request_id) {
-                    return done;
-                }
-                let Some(topic) = self.topics.get_mut(&name) else {
-                    return Err(Reason::TopicNotFound);
-                };
-                if etag.is_some_and(|etag| etag != topic.etag) {
-                    return Err(Reason::EtagMismatch);
-                }
-                match max_message_bytes {
-                    Some(0) => return Err(Reason::InvalidArgument),
-                    Some(bytes) if bytes != topic.max_message_bytes => {
-                        topic.max_message_bytes = bytes;
-                        self.version += 1;
-                        topic.etag = self.version;
-                    }
-                    _ => {}
-                }
-                self.done.insert(("update", name, request_id), topic.id);
-            }
-            MetaCommand::DeleteTopic { request_id, name } => {
-                if !request_id.is_empty() && self.done.contains_key(&("delete", name.clone(), request_id.clone())) {
-                    return Ok(());
-                }
-                let topic = self.topics.remove(&name).ok_or(Reason::TopicNotFound)?;
-                self.version += 1;
-                self.done.insert(("delete", name, request_id), topic.id);
-            }
-        }
-        Ok(())
-    }
-
-    /// What a request gets that was carried out before: an error if its topic is gone.
-    fn repeated(&self, kind: &'static str, name: &TopicName, request_id: &str) -> Option<Result<(), Reason>> {
-        let topic = self.done.get(&(kind, name.clone(), request_id.to_owned())).filter(|_| !request_id.is_empty())?;
-        let still_there = self.topics.get(name).is_some_and(|present| present.id == *topic);
-        Some(if still_there { Ok(()) } else { Err(Reason::TopicNotFound) })
-    }
-}
-
-fn register(node: u64, address: u64, store_id: u64) -> MetaCommand {
-    MetaCommand::RegisterNode {
-        node: NodeId::new(node),
-        client_address: format!("node-{node}-{address}:50051"),
-        peer_address: format!("node-{node}:50052"),
-        store_id,
-    }
-}
-
-fn create(name: &str, request_id: &str, partitions: u32, replication_factor: Option<u32>) -> MetaCommand {
-    MetaCommand::CreateTopic {
-        time_ms: 77,
-        request_id: request_id.to_owned(),
-        name: TopicName::parse(name).unwrap(),
-        partitions,
-        replication_factor,
-        retention: Retention::default(),
-        max_message_bytes: 1_000,
-        labels: BTreeMap::new(),
-    }
-}
-
-fn any_command() -> impl Strategy<Value = MetaCommand> {
-    let name = || (0u8..4).prop_map(|n| format!("topic-{n}"));
-    let request = || (0u8..3).prop_map(|n| ["", "r1", "r2"][usize::from(n)]);
-    prop_oneof![
-        3 => (1u64..7, 0u64..2, 0u64..10)
-            .prop_map(|(node, address, store)| register(node, address, u64::from(store == 0))),
-        4 => (name(), request(), 0u32..12, proptest::option::of(0u32..5))
-            .prop_map(|(name, request, partitions, factor)| create(&name, request, partitions, factor)),
-        3 => (name(), request(), proptest::option::of(0u64..12), proptest::option::of(0u64..3)).prop_map(
-            |(name, request, etag, max_message_bytes)| MetaCommand::UpdateTopic {
-                request_id: request.to_owned(),
-                name: TopicName::parse(&name).unwrap(),
-                etag,
-                retention: None,
-                max_message_bytes,
-                labels: None,
-            }
-        ),
-        2 => (name(), request()).prop_map(|(name, request)| MetaCommand::DeleteTopic {
-            request_id: request.to_owned(),
-            name: TopicName::parse(&name).unwrap(),
-        }),
-    ]
-}
+use commands::{any_command, create, register, subscribe};
+use reference::{Plain, PlainSubscription, Reference, plain, plain_subscription};
 
 /// Everything that must hold of a map, and the ids it shows.
 fn check_map(
@@ -185,6 +44,17 @@ fn check_map(
             on_nodes += state.replicas.len();
         }
     }
+    for subscription in map.subscriptions.values() {
+        assert_eq!(map.subscription(subscription.name.as_str()), Some(subscription));
+        assert_eq!(map.subscription_by_id(subscription.id), Some(subscription));
+        assert!(map.subscriptions_of(subscription.topic).contains(subscription));
+        // Neither topic can go before the subscription.
+        for topic in [Some(subscription.topic), subscription.dead_letter.as_ref().map(|policy| policy.topic)] {
+            assert!(topic.is_none_or(|topic| map.topic_by_id(topic).is_some()));
+        }
+    }
+    let of_topics: usize = map.topics.values().map(|topic| map.subscriptions_of(topic.id).len()).sum();
+    assert_eq!(of_topics, map.subscriptions.len());
     let listed: usize = map.nodes.keys().map(|node| map.replicas_on(*node).count()).sum();
     assert_eq!(listed, on_nodes);
     // A group that ever was is either there or deleted, so a node never has to guess.
@@ -196,12 +66,12 @@ fn check_map(
 proptest! {
     #[test]
     fn the_machine_agrees_with_the_reference(
-        commands in proptest::collection::vec(any_command(), 0..60),
+        commands in proptest::collection::vec(any_command(), 0..80),
         restart_at in any::<proptest::sample::Index>(),
     ) {
         let mut machine = Machine::new(MachineKind::Meta);
         let mut reference = Reference::default();
-        let (mut groups, mut replicas) = (BTreeSet::new(), BTreeMap::new());
+        let (mut groups, mut replicas, mut subscriptions_ever) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
         for (index, command) in commands.iter().enumerate() {
             if index == restart_at.index(commands.len()) {
                 let checkpoint = machine.checkpoint();
@@ -230,6 +100,14 @@ proptest! {
             let topics: BTreeMap<TopicName, Plain> =
                 map.topics.iter().map(|(name, topic)| (name.clone(), plain(topic))).collect();
             prop_assert_eq!(&topics, &reference.topics);
+            let subscriptions: BTreeMap<SubscriptionName, PlainSubscription> =
+                map.subscriptions.iter().map(|(name, it)| (name.clone(), plain_subscription(it))).collect();
+            prop_assert_eq!(&subscriptions, &reference.subscriptions);
+            for (name, it) in &map.subscriptions {
+                let made = (name.clone(), it.topic, it.start.clone());
+                let before = subscriptions_ever.insert(it.id, made.clone());
+                prop_assert!(before.is_none_or(|before| before == made), "an id is never reused");
+            }
             prop_assert!(map.nodes.keys().eq(reference.stores.keys()));
             check_map(&map, &mut groups, &mut replicas);
             prop_assert_eq!(ClusterMap::decode(&map.encode()), Ok(map));
@@ -257,16 +135,6 @@ proptest! {
             prop_assert!(most(&replicas) <= share(partitions * factor) + 1, "{replicas:?}");
             prop_assert!(most(&leaders) <= share(partitions) + 1, "{leaders:?}");
         }
-    }
-}
-
-fn plain(topic: &TopicState) -> Plain {
-    Plain {
-        id: topic.id.get(),
-        etag: topic.etag,
-        partitions: topic.partition_count(),
-        replicas: topic.replication_factor,
-        max_message_bytes: topic.max_message_bytes,
     }
 }
 
@@ -332,4 +200,66 @@ fn the_largest_cluster_fits_its_encodings() {
     assert_eq!(Machine::restore(MachineKind::Meta, &machine.checkpoint()).as_ref(), Ok(&machine));
     let map = machine.as_meta().unwrap().cluster_map();
     assert_eq!(ClusterMap::decode(&map.encode()).as_ref(), Ok(&map));
+}
+
+/// A machine with one node and these topics, of so many partitions each.
+fn machine_with_topics(topics: u64, partitions: u32) -> Machine {
+    let mut machine = Machine::new(MachineKind::Meta);
+    machine.apply(0, &register(1, 0, 1).encode());
+    for n in 0..topics {
+        created(&mut machine, &create(&format!("topic-{n}"), "", partitions, None));
+    }
+    machine
+}
+
+fn subscribed(machine: &mut Machine, new: NewSubscription) -> Result<SubscriptionId, String> {
+    match machine.apply(0, &MetaCommand::CreateSubscription(new).encode()).reply {
+        Reply::Meta(Ok(MetaReply::SubscriptionCreated { subscription, .. })) => Ok(subscription.id),
+        Reply::Meta(Err(rejected)) => Err(format!("{}: {rejected}", rejected.reason())),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn subscriptions_are_bounded_by_topic_and_in_all() {
+    let mut machine = machine_with_topics(11, 1);
+    for topic in 1..=10 {
+        for n in 0..1_000 {
+            let name = format!("subscription-{topic}-{n}");
+            subscribed(&mut machine, subscribe(&name, TopicId::new(topic), vec![])).unwrap();
+        }
+        if topic == 1 {
+            let refused = subscribed(&mut machine, subscribe("one-more", TopicId::new(1), vec![])).unwrap_err();
+            assert_eq!(refused, "TOO_MANY_SUBSCRIPTIONS: the topic has 1000 subscriptions, which is the limit");
+        }
+    }
+    let refused = subscribed(&mut machine, subscribe("one-more", TopicId::new(11), vec![])).unwrap_err();
+    assert_eq!(refused, "TOO_MANY_SUBSCRIPTIONS: the cluster has 10000 subscriptions, which is the limit");
+    assert_eq!(Machine::restore(MachineKind::Meta, &machine.checkpoint()).as_ref(), Ok(&machine));
+    let map = machine.as_meta().unwrap().cluster_map();
+    assert_eq!(ClusterMap::decode(&map.encode()).as_ref(), Ok(&map));
+}
+
+#[test]
+fn subscriptions_with_much_to_remember_are_bounded_by_its_size() {
+    let mut machine = machine_with_topics(2, 1_000);
+    let far = vec![Offset::new(u64::MAX); 1_000];
+    let mut made = 0;
+    let refused = loop {
+        let topic = TopicId::new(1 + made / 1_000);
+        match subscribed(&mut machine, subscribe(&format!("subscription-{made}"), topic, far.clone())) {
+            Ok(_) => made += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(refused.starts_with("TOO_MANY_SUBSCRIPTIONS: the subscription takes up"), "{refused}");
+    assert!((1_500..2_000).contains(&made), "{made}");
+    // What is counted is no less than what is stored.
+    let checkpoint = machine.checkpoint();
+    assert!(checkpoint.len() < 17 << 20, "{}", checkpoint.len());
+    assert_eq!(Machine::restore(MachineKind::Meta, &checkpoint).as_ref(), Ok(&machine));
+    // Whoever deletes one makes room for another.
+    let name = SubscriptionName::parse("subscription-0").unwrap();
+    machine.apply(0, &MetaCommand::DeleteSubscription { request_id: String::new(), name }.encode());
+    assert!(subscribed(&mut machine, subscribe("the-next", TopicId::new(2), far)).is_ok());
 }

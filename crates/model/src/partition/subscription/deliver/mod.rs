@@ -1,0 +1,440 @@
+//! Who gets which message next, and what follows from it: the leader's part of a subscription in one partition.
+//!
+//! A [`Dispatcher`] lives as long as its leader leads. It does no IO and has no clock: it says what it wants to be read
+//! ([`Dispatcher::wants`]), is told what was found, who can take messages and what they say, and hands out deliveries
+//! ([`Dispatcher::take`]). What must outlive it leaves as a [`Settlement`]; whoever proposes that says when it is certain
+//! ([`Dispatcher::confirmed`]), and only then are acknowledgements answered, later attempts scheduled, and the next
+//! messages of an ordering key let go. A dispatcher whose settlement didn't become certain is given up, for a new one.
+//!
+//! ```text
+//!  unread ─► ready ─► in flight ─► acknowledged ─► settled
+//!              ▲          └─► returned ─► scheduled ─┐
+//!              └──── in line, behind its key ◄───────┘
+//! ```
+
+mod leases;
+mod lines;
+mod pending;
+mod sessions;
+mod settling;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+pub use pending::{Answer, Outcome};
+pub use sessions::Credits;
+
+use self::leases::{Lease, Leases};
+use self::lines::Lines;
+use self::pending::{Pending, Then};
+use self::sessions::Sessions;
+use super::{KeyHash, Lane, Place, Position, Retry, Settled, SubscriptionState};
+use crate::ids::SubscriptionId;
+use crate::limits::KEY_BATCH_MAX;
+use crate::policy::RetryPolicy;
+
+/// One who takes messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// A delivery, unique for as long as its leader leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseId(pub u64);
+
+/// Somebody who waits for an [`Answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WaiterId(pub u64);
+
+/// What the subscription says about its deliveries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a message may be in flight, unless its time is extended.
+    pub ack_deadline_ms: u64,
+    /// When it is delivered again after it was returned or kept for too long.
+    pub retry: RetryPolicy,
+    /// After so many attempts it goes to the dead letters instead.
+    pub max_attempts: Option<u32>,
+    /// Whether messages of one key keep their order.
+    pub ordered: bool,
+}
+
+/// What a dispatcher may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Messages in flight, and messages that were delivered in vain: beyond them only those are delivered again.
+    pub unsettled: usize,
+    /// Intervals of settled messages: beyond them nothing new is read until older messages are settled.
+    pub intervals: usize,
+    /// Messages that were read and can be handed out.
+    pub read_ahead: usize,
+    /// Dead letters that wait to be published: beyond them messages are tried once more.
+    pub dead_letters: usize,
+}
+
+/// What should be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// The next messages of a lane.
+    Lane {
+        /// Which, and from where on.
+        from: Position,
+    },
+    /// Messages of one ordering key that were read before and forgotten.
+    Key {
+        /// The key.
+        key: KeyHash,
+        /// The lane, and from where on.
+        from: Position,
+        /// Where to end.
+        upto: Place,
+    },
+}
+
+/// A message that was read, and that the subscription wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its place.
+    pub place: Place,
+    /// Size of its data.
+    pub bytes: u32,
+    /// Its ordering key, if it has one.
+    pub key: Option<KeyHash>,
+}
+
+/// A message on its way to a subscriber.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// To whom.
+    pub session: SessionId,
+    /// Its name.
+    pub lease: LeaseId,
+    /// Which message.
+    pub position: Position,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// What a subscriber said when it was last returned.
+    pub error: String,
+}
+
+/// How a message comes back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Return {
+    /// It was tried in vain, for this reason.
+    Failed {
+        /// The pause before the next attempt; `None`: as the retry policy says.
+        pause_ms: Option<u64>,
+        /// In the subscriber's words.
+        error: String,
+    },
+    /// It wasn't tried: this attempt doesn't count.
+    Untouched,
+}
+
+/// Numbers for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// Messages in flight.
+    pub in_flight: usize,
+    /// Messages that wait for their next attempt.
+    pub scheduled: usize,
+    /// Messages that can be handed out at once.
+    pub ready: usize,
+    /// Subscribers.
+    pub sessions: usize,
+}
+
+/// Higher priorities first, then what had a time of its own, then as published.
+type Rank = (Reverse<u8>, Reverse<bool>, Place);
+
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    bytes: u32,
+    key: Option<KeyHash>,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Dispatcher {
+    subscription: SubscriptionId,
+    generation: u32,
+    rules: Rules,
+    bounds: Bounds,
+    /// What is settled, including what isn't certain yet.
+    settled: BTreeMap<Lane, Settled>,
+    /// Messages that were delivered in vain, including what isn't certain yet.
+    retries: BTreeMap<Position, Retry>,
+    /// How far each lane was read.
+    read: BTreeMap<Lane, Place>,
+    ready: BTreeMap<Rank, Ready>,
+    /// When messages are due for their next attempt.
+    schedule: BTreeSet<(u64, Position)>,
+    leases: Leases,
+    lines: Lines,
+    sessions: Sessions,
+    pending: Pending,
+    /// What follows from the settlement that is being proposed.
+    proposed: Option<Then>,
+    answers: Vec<Answer>,
+    /// Dead letters that aren't published, including those that aren't certain yet.
+    dead_letters: usize,
+    /// Numbers the calls of [`Dispatcher::take`].
+    round: u64,
+}
+
+impl Dispatcher {
+    /// The dispatcher of a leader that has just been elected: everything that isn't settled is to be delivered.
+    pub fn new(subscription: SubscriptionId, rules: Rules, bounds: Bounds, state: &SubscriptionState) -> Self {
+        let mut lines = Lines::default();
+        for (position, retry) in state.retries() {
+            if let Some(key) = retry.key.filter(|_| rules.ordered) {
+                lines.goes_out(key, *position, None);
+            }
+        }
+        let settled = state.lanes().clone();
+        let read = [(Lane::LOG, Place::FIRST)].into_iter().chain(settled.keys().map(|lane| (*lane, Place::FIRST)));
+        Self {
+            subscription,
+            generation: state.generation(),
+            rules,
+            bounds,
+            read: read.collect(),
+            settled,
+            retries: state.retries().clone(),
+            ready: BTreeMap::new(),
+            schedule: state.retries().iter().map(|(position, retry)| (retry.due_ms, *position)).collect(),
+            leases: Leases::default(),
+            lines,
+            sessions: Sessions::default(),
+            pending: Pending::default(),
+            proposed: None,
+            answers: Vec::new(),
+            dead_letters: state.outbox().len(),
+            round: 0,
+        }
+    }
+
+    /// From now on the subscription says this. What is in flight keeps its deadline.
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+    }
+
+    /// One dead letter more is published.
+    pub fn dead_letter_sent(&mut self) {
+        self.dead_letters = self.dead_letters.saturating_sub(1);
+    }
+
+    /// Numbers for people.
+    pub fn gauges(&self) -> Gauges {
+        Gauges {
+            in_flight: self.leases.len(),
+            scheduled: self.schedule.len(),
+            ready: self.ready.len(),
+            sessions: self.sessions.len(),
+        }
+    }
+
+    /// Whether a message could be handed out now.
+    pub fn has_ready(&self, now_ms: u64) -> bool {
+        let due = self.schedule.first().is_some_and(|(due_ms, _)| *due_ms <= now_ms);
+        self.sessions.len() > 0 && (due || !self.ready.is_empty())
+    }
+
+    /// When something is to be done although nobody says anything: a lease ends, or a message is due.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        let due = self.schedule.first().map(|(due_ms, _)| *due_ms);
+        due.into_iter().chain(self.leases.first_deadline_ms()).min()
+    }
+}
+
+/// Reading.
+impl Dispatcher {
+    /// What should be read next, if anything.
+    pub fn wants(&self) -> Option<Want> {
+        if self.sessions.len() == 0 || self.ready.len() >= self.bounds.read_ahead {
+            return None;
+        }
+        if let Some((key, from)) = self.lines.wanted() {
+            return Some(Want::Key { key, from, upto: self.read_upto(from.lane) });
+        }
+        let intervals = self.settled.get(&Lane::LOG).map_or(0, Settled::len) + self.leases.len() + self.ready.len();
+        if intervals >= self.bounds.intervals {
+            return None;
+        }
+        let lane = Lane::LOG;
+        let place = self.first_unsettled(lane, self.read_upto(lane));
+        Some(Want::Lane { from: Position { lane, place } })
+    }
+
+    /// A lane was read from `read.start` to `read.end`: these messages are wanted, in order; what lies between is passed
+    /// over for good, unless it was delivered before.
+    pub fn offer(&mut self, lane: Lane, read: Range<Place>, candidates: &[Candidate]) {
+        let begun = self.read_upto(lane);
+        if read.start > self.first_unsettled(lane, begun) || read.end <= begun {
+            return;
+        }
+        self.read.insert(lane, read.end);
+        let mut from = begun;
+        for candidate in candidates.iter().filter(|candidate| (begun..read.end).contains(&candidate.place)) {
+            self.pass_over(lane, from..candidate.place);
+            from = candidate.place.next();
+            let position = Position { lane, place: candidate.place };
+            if !self.is_settled(position) && !self.retries.contains_key(&position) {
+                self.make_ready(position, candidate.bytes, candidate.key);
+            }
+        }
+        self.pass_over(lane, from..read.end);
+    }
+
+    /// A lane was read again for one key: these are its messages. What lies behind `more` is still to be read.
+    pub fn offer_key(&mut self, key: KeyHash, lane: Lane, candidates: &[Candidate], more: Option<Place>) {
+        let known = |place| {
+            let position = Position { lane, place };
+            self.is_settled(position) || self.retries.contains_key(&position)
+        };
+        let found: Vec<(Place, u32)> = candidates
+            .iter()
+            .filter(|candidate| candidate.key == Some(key) && !known(candidate.place))
+            .map(|candidate| (candidate.place, candidate.bytes))
+            .collect();
+        self.lines.refill(key, lane, &found, more);
+        self.move_up(key);
+    }
+
+    fn pass_over(&mut self, lane: Lane, places: Range<Place>) {
+        let settled = self.settled.entry(lane).or_default();
+        let mut from = places.start;
+        let (first, end) = (Position { lane, place: places.start }, Position { lane, place: places.end });
+        let kept = self.retries.range(first..end.max(first)).map(|(position, _)| position.place);
+        for place in kept.chain([places.end]) {
+            for gap in settled.gaps(from..place).collect::<Vec<_>>() {
+                settled.insert(gap.clone());
+                self.pending.settle(lane, gap);
+            }
+            from = place.next();
+        }
+    }
+
+    fn make_ready(&mut self, position: Position, bytes: u32, key: Option<KeyHash>) {
+        match key.filter(|key| self.rules.ordered && !self.lines.is_unknown(*key)) {
+            Some(key) => {
+                self.lines.wait(key, position, bytes);
+                self.move_up(key);
+            }
+            None => {
+                self.ready.insert(rank(position), Ready { bytes, key });
+            }
+        }
+    }
+
+    /// If nothing of the key is out, those who wait for it are ready.
+    fn move_up(&mut self, key: KeyHash) {
+        for (position, bytes) in self.lines.move_up(key) {
+            self.ready.insert(rank(position), Ready { bytes, key: Some(key) });
+        }
+    }
+
+    fn read_upto(&self, lane: Lane) -> Place {
+        self.read.get(&lane).copied().unwrap_or(Place::FIRST)
+    }
+
+    fn first_unsettled(&self, lane: Lane, place: Place) -> Place {
+        self.settled.get(&lane).map_or(place, |settled| settled.first_unsettled(place))
+    }
+
+    fn is_settled(&self, position: Position) -> bool {
+        self.settled.get(&position.lane).is_some_and(|settled| settled.contains(position.place))
+    }
+}
+
+/// Delivering.
+impl Dispatcher {
+    /// A session wants messages.
+    pub fn join(&mut self, session: SessionId) {
+        self.sessions.insert(session);
+    }
+
+    /// Hands out what is ready, by turns to those with credit.
+    pub fn take(&mut self, now_ms: u64, credits: &mut impl Credits) -> Vec<Delivery> {
+        self.round += 1;
+        self.make_due(now_ms);
+        let (mut deliveries, mut without) = (Vec::new(), BTreeSet::new());
+        while let Some(session) = self.sessions.next(&without)
+            && let Some((position, next)) = self.next_ready()
+        {
+            if self.is_settled(position) {
+                continue;
+            }
+            match (self.who_gets(next.key, session), next.key) {
+                (Some(gets), _) if credits.spend(gets, next.bytes) => {
+                    deliveries.push(self.deliver(gets, position, next, now_ms));
+                }
+                (Some(gets), None) => {
+                    without.insert(gets);
+                    self.ready.insert(rank(position), next);
+                }
+                (Some(gets), Some(key)) if gets == session => {
+                    without.insert(gets);
+                    self.make_ready(position, next.bytes, Some(key));
+                }
+                // Whoever has the key takes no more, or it is out: in line, then.
+                (_, Some(key)) => self.lines.wait(key, position, next.bytes),
+                (None, None) => {}
+            }
+        }
+        deliveries
+    }
+
+    /// What is ready and first. If as much is unsettled as may be, that is what was delivered before.
+    fn next_ready(&mut self) -> Option<(Position, Ready)> {
+        if self.leases.len() + self.retries.len() < self.bounds.unsettled {
+            return self.ready.pop_first().map(|(rank, next)| (position(rank), next));
+        }
+        let again = self.ready.keys().copied().find(|rank| self.retries.contains_key(&position(*rank)))?;
+        self.ready.remove(&again).map(|next| (position(again), next))
+    }
+
+    /// Who may get a message of this key, if it is `session`'s turn.
+    fn who_gets(&self, key: Option<KeyHash>, session: SessionId) -> Option<SessionId> {
+        let Some(key) = key.filter(|key| self.rules.ordered && !self.lines.is_free(*key)) else { return Some(session) };
+        self.lines.batch(key, self.round, KEY_BATCH_MAX).filter(|session| self.sessions.contains(*session))
+    }
+
+    fn deliver(&mut self, session: SessionId, position: Position, next: Ready, now_ms: u64) -> Delivery {
+        let Ready { bytes, key } = next;
+        let earlier = self.retries.get(&position);
+        let attempt = earlier.map_or(0, |retry| retry.attempts) + 1;
+        let first_delivered_ms = earlier.map_or(now_ms, |retry| retry.first_delivered_ms);
+        let error = earlier.map(|retry| retry.error.clone()).unwrap_or_default();
+        let deadline_ms = now_ms.saturating_add(self.rules.ack_deadline_ms);
+        let lease =
+            self.leases.insert(Lease { session, position, attempt, deadline_ms, first_delivered_ms, bytes, key });
+        self.sessions.hand(session, lease);
+        if let Some(key) = key.filter(|_| self.rules.ordered) {
+            self.lines.goes_out(key, position, Some((session, self.round)));
+        }
+        Delivery { session, lease, position, attempt, error }
+    }
+
+    /// Messages whose next attempt is due are ready, those of busy keys in line.
+    fn make_due(&mut self, now_ms: u64) {
+        while let Some((due_ms, position)) = self.schedule.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms) {
+            self.schedule.remove(&(due_ms, position));
+            let Some(retry) = self.retries.get(&position) else { continue };
+            let (bytes, key) = (retry.bytes, retry.key);
+            if let Some(key) = key {
+                self.lines.comes_back(key, position);
+            }
+            self.make_ready(position, bytes, key);
+        }
+    }
+}
+
+fn rank(position: Position) -> Rank {
+    let Position { lane: Lane { priority, delayed }, place } = position;
+    (Reverse(priority), Reverse(delayed), place)
+}
+
+fn position((Reverse(priority), Reverse(delayed), place): Rank) -> Position {
+    Position { lane: Lane { priority, delayed }, place }
+}

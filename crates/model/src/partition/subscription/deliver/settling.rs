@@ -1,0 +1,242 @@
+//! What subscribers say, and what of it must outlive the leader.
+
+use super::leases::Lease;
+use super::pending::{Answer, Outcome, Pending, Then};
+use super::{Dispatcher, KeyHash, Lane, LeaseId, Place, Position, Return, SessionId, WaiterId, rank};
+use crate::ids::Offset;
+use crate::partition::subscription::{DeadLetter, Retry, Settlement};
+
+impl Dispatcher {
+    /// A message is done. `lease` names its delivery, if that was one of this dispatcher's. An acknowledgement of an
+    /// earlier one counts as long as the message wasn't delivered again.
+    pub fn acknowledge(&mut self, lease: Option<LeaseId>, position: Position, waiter: WaiterId) {
+        if self.is_settled(position) {
+            return self.answer_when_certain(waiter, Outcome::AlreadySettled);
+        }
+        let held = lease.filter(|lease| self.holds(*lease, position));
+        if held.is_none() && self.leases.at(position).is_some() {
+            return self.answer(waiter, Outcome::LeaseLost);
+        }
+        let key = match held.and_then(|lease| self.take_back(lease)) {
+            Some(lease) => lease.key,
+            None => self.withdraw(position),
+        };
+        self.retries.remove(&position);
+        let Position { lane, place } = position;
+        self.settled.entry(lane).or_default().insert(place..place.next());
+        self.pending.settle(lane, place..place.next());
+        self.pending.acknowledged += 1;
+        self.pending.then.freed.extend(key.map(|key| (key, position)));
+        self.answer_when_certain(waiter, Outcome::Done);
+    }
+
+    /// A message is returned. `chance` is a random number, for the retry policy.
+    pub fn give_back(
+        &mut self,
+        lease: Option<LeaseId>,
+        position: Position,
+        returned: Return,
+        (now_ms, chance): (u64, u64),
+        waiter: WaiterId,
+    ) {
+        if self.is_settled(position) {
+            return self.answer_when_certain(waiter, Outcome::AlreadySettled);
+        }
+        match lease.filter(|lease| self.holds(*lease, position)) {
+            Some(lease) => {
+                self.comes_back(lease, returned, now_ms, chance);
+                self.answer_when_certain(waiter, Outcome::Done);
+            }
+            None => self.answer(waiter, Outcome::LeaseLost),
+        }
+    }
+
+    /// A message stays in flight until `deadline_ms`.
+    pub fn extend(&mut self, lease: Option<LeaseId>, position: Position, deadline_ms: u64, waiter: WaiterId) {
+        let held = lease.filter(|lease| self.holds(*lease, position));
+        if held.is_some_and(|lease| self.leases.extend(lease, deadline_ms)) {
+            return self.answer(waiter, Outcome::Done);
+        }
+        if self.is_settled(position) {
+            return self.answer_when_certain(waiter, Outcome::AlreadySettled);
+        }
+        self.answer(waiter, Outcome::LeaseLost);
+    }
+
+    /// A subscriber is gone. What it had in hand is delivered again at once; it counts as an attempt, or a message that
+    /// kills its subscribers would be tried for ever.
+    pub fn leave(&mut self, session: SessionId, now_ms: u64) {
+        for lease in self.sessions.remove(session) {
+            let returned = Return::Failed { pause_ms: Some(0), error: String::new() };
+            self.comes_back(lease, returned, now_ms, 0);
+        }
+    }
+
+    /// A subscriber is gone and keeps what it has in hand, until the time for that is over.
+    pub fn detach(&mut self, session: SessionId) {
+        self.sessions.remove(session);
+    }
+
+    /// Retention removed what lies before `log_start`.
+    pub fn trim_to(&mut self, log_start: Offset) {
+        let end = Position::at(log_start);
+        self.settled.entry(Lane::LOG).or_default().insert(Place::FIRST..end.place);
+        let kept = self.retries.split_off(&end);
+        for (position, retry) in std::mem::replace(&mut self.retries, kept) {
+            if let Some(key) = retry.key.filter(|_| self.leases.at(position).is_none()) {
+                self.lines.comes_back(key, position);
+                self.move_up(key);
+            }
+        }
+    }
+
+    /// Takes back what was kept for too long.
+    pub fn expire(&mut self, now_ms: u64, mut chance: impl FnMut() -> u64) {
+        while let Some(lease) = self.leases.overdue(now_ms) {
+            let returned = Return::Failed { pause_ms: None, error: String::new() };
+            self.comes_back(lease, returned, now_ms, chance());
+        }
+    }
+
+    fn holds(&self, lease: LeaseId, position: Position) -> bool {
+        self.leases.get(lease).is_some_and(|lease| lease.position == position)
+    }
+
+    fn take_back(&mut self, lease: LeaseId) -> Option<Lease> {
+        let held = self.leases.remove(lease)?;
+        self.sessions.took_back(held.session, lease);
+        Some(held)
+    }
+
+    /// Takes a message that isn't in flight out of wherever it waits; its key, if it is out.
+    fn withdraw(&mut self, position: Position) -> Option<KeyHash> {
+        let ready = self.ready.remove(&rank(position));
+        let retry = self.retries.get(&position);
+        if let Some(retry) = retry {
+            self.schedule.remove(&(retry.due_ms, position));
+        }
+        let key = retry.and_then(|retry| retry.key);
+        if let Some(key) = key {
+            self.lines.leaves(key, position);
+        }
+        key.filter(|_| ready.is_none())
+    }
+
+    fn comes_back(&mut self, lease: LeaseId, returned: Return, now_ms: u64, chance: u64) {
+        let Some(lease) = self.take_back(lease) else { return };
+        let Lease { position, attempt: attempts, first_delivered_ms, bytes, key, .. } = lease;
+        let key = key.filter(|_| self.rules.ordered);
+        if let Some(key) = key {
+            self.call_back_those_behind(key, position);
+        }
+        match returned {
+            Return::Failed { pause_ms, error } => {
+                let pause_ms = pause_ms.unwrap_or_else(|| self.rules.retry.pause_ms(attempts, chance));
+                let earlier = self.retries.remove(&position).map(|retry| retry.error);
+                let error = if error.is_empty() { earlier.unwrap_or_default() } else { error };
+                self.pending.urgent = true;
+                let tried_enough = self.rules.max_attempts.is_some_and(|most| attempts >= most);
+                if tried_enough && self.dead_letters < self.bounds.dead_letters {
+                    let (offset, returned_ms) = (position.offset(), now_ms);
+                    let letter = DeadLetter { offset, attempts, first_delivered_ms, returned_ms, error };
+                    return self.bury(position, letter, key);
+                }
+                let due_ms = now_ms.saturating_add(pause_ms);
+                let retry = Retry { attempts, due_ms, first_delivered_ms, bytes, key, error };
+                self.retries.insert(position, retry.clone());
+                self.pending.retries.push((position, retry));
+                self.pending.then.scheduled.push(position);
+            }
+            Return::Untouched => self.lie_ready(position, bytes, key),
+        }
+    }
+
+    /// A message was tried often enough. Its key waits no longer for it.
+    fn bury(&mut self, position: Position, letter: DeadLetter, key: Option<KeyHash>) {
+        self.dead_letters += 1;
+        let Position { lane, place } = position;
+        self.settled.entry(lane).or_default().insert(place..place.next());
+        self.pending.dead.push((position, letter));
+        self.pending.then.freed.extend(key.map(|key| (key, position)));
+    }
+
+    /// What was delivered behind a message of the same key must not overtake it.
+    fn call_back_those_behind(&mut self, key: KeyHash, position: Position) {
+        for behind in self.lines.out_behind(key, position) {
+            if let Some(lease) = self.leases.at(behind).and_then(|lease| self.take_back(lease)) {
+                self.lines.comes_back(key, behind);
+                self.lines.wait(key, behind, lease.bytes);
+            }
+        }
+    }
+
+    /// A message goes back to where it was before it was delivered.
+    fn lie_ready(&mut self, position: Position, bytes: u32, key: Option<KeyHash>) {
+        if let Some(key) = key {
+            self.lines.comes_back(key, position);
+        }
+        self.make_ready(position, bytes, key);
+    }
+
+    fn answer(&mut self, waiter: WaiterId, outcome: Outcome) {
+        self.answers.push(Answer { waiter, outcome });
+    }
+
+    /// Answers with what is to be proposed, or is being proposed; at once if that is nothing.
+    fn answer_when_certain(&mut self, waiter: WaiterId, outcome: Outcome) {
+        let answer = Answer { waiter, outcome };
+        if !self.pending.is_empty() {
+            self.pending.urgent = true;
+            self.pending.then.answers.push(answer);
+        } else if let Some(then) = &mut self.proposed {
+            then.answers.push(answer);
+        } else {
+            self.answers.push(answer);
+        }
+    }
+}
+
+impl Dispatcher {
+    /// What is to be proposed now, if nothing is being proposed. Messages that were passed over go with the next thing
+    /// that somebody waits for, unless `all` is asked for.
+    pub fn settlement(&mut self, all: bool) -> Option<Settlement> {
+        if self.proposed.is_some() || self.pending.is_empty() || !(all || self.pending.urgent) {
+            return None;
+        }
+        let Pending { settled, retries, dead, acknowledged, then, .. } = std::mem::take(&mut self.pending);
+        self.proposed = Some(then);
+        let (subscription, generation) = (self.subscription, self.generation);
+        Some(Settlement { subscription, generation, settled, retries, dead, acknowledged })
+    }
+
+    /// What was proposed is certain.
+    pub fn confirmed(&mut self) {
+        let Some(Then { scheduled, freed, answers }) = self.proposed.take() else { return };
+        for position in scheduled {
+            if let Some(retry) = self.retries.get(&position) {
+                self.schedule.insert((retry.due_ms, position));
+            }
+        }
+        for (key, position) in freed {
+            self.lines.comes_back(key, position);
+            self.move_up(key);
+        }
+        self.answers.extend(answers);
+    }
+
+    /// What can be told to those who wait.
+    pub fn answers(&mut self) -> Vec<Answer> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Whether something is to be proposed, urgent or not.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Who waits for an answer that won't come, because the dispatcher is given up.
+    pub fn unanswered(self) -> impl Iterator<Item = WaiterId> {
+        let proposed = self.proposed.into_iter().flat_map(|then| then.answers);
+        proposed.chain(self.pending.then.answers).map(|answer| answer.waiter)
+    }
+}

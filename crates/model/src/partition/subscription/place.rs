@@ -1,0 +1,78 @@
+//! Where a message stands in the order in which it becomes ready.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Offset;
+
+/// Messages of one partition that have an order of their own: those of one priority that were ready when they were
+/// published, or those that were not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lane {
+    /// 0 to 9; what is ready in a higher one is delivered first.
+    pub priority: u8,
+    /// Its messages become ready at a time of their own, and are ordered by it.
+    pub delayed: bool,
+}
+
+impl Lane {
+    /// Messages without a priority or a time of their own: the log as it is.
+    pub const LOG: Lane = Lane { priority: 0, delayed: false };
+}
+
+/// A message's place in its lane. Once a place can be delivered, nothing is ever published before it: an offset is above
+/// all earlier ones, and a message whose time has come when it is published isn't a delayed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// When the message becomes ready; 0 if that was when it was published.
+    pub due_ms: u64,
+    /// Its offset.
+    pub offset: Offset,
+}
+
+impl Place {
+    /// Before all others of a lane.
+    pub const FIRST: Place = Place { due_ms: 0, offset: Offset::ZERO };
+
+    /// The place of a message that was ready when it was published.
+    pub const fn at(offset: Offset) -> Place {
+        Place { due_ms: 0, offset }
+    }
+
+    /// What comes right behind it, whether there is a message or not.
+    #[must_use]
+    pub fn next(self) -> Place {
+        Place { offset: self.offset.next(), ..self }
+    }
+}
+
+/// A place and its lane: enough to name a message of the partition, to whoever delivers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Position {
+    /// The lane.
+    pub lane: Lane,
+    /// The place in it.
+    pub place: Place,
+}
+
+impl Position {
+    /// The position of a message without a priority or a time of its own.
+    pub const fn at(offset: Offset) -> Position {
+        Position { lane: Lane::LOG, place: Place::at(offset) }
+    }
+
+    /// The message's offset.
+    pub const fn offset(&self) -> Offset {
+        self.place.offset
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.due_ms {
+            0 => write!(f, "{}", self.offset),
+            due_ms => write!(f, "{}@{due_ms}", self.offset),
+        }
+    }
+}

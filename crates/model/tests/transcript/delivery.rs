@@ -1,0 +1,262 @@
+//! What a leader does with one subscription of the transcript's partition. Time stands still unless it is advanced, and
+//! nothing is certain until `commit`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use quorate_model::partition::subscription::deliver::{
+    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Return, Rules, SessionId, WaiterId,
+    Want,
+};
+use quorate_model::partition::subscription::{
+    KeyHash, Lane, Place, Position, Settled, SubscriptionChanged, SubscriptionRejected, SubscriptionState,
+};
+use quorate_model::{Offset, PartitionCommand, PartitionMachine, RetryPolicy, SubscriptionId};
+
+use super::Line;
+
+pub(crate) const SUBSCRIPTION: SubscriptionId = SubscriptionId::new(7);
+
+/// Messages and bytes that each session still takes.
+#[derive(Default)]
+struct Purses(BTreeMap<SessionId, (u64, u64)>);
+
+impl Credits for Purses {
+    fn spend(&mut self, session: SessionId, bytes: u32) -> bool {
+        let Some((messages, left)) = self.0.get_mut(&session) else { return false };
+        if *messages == 0 || *left == 0 {
+            return false;
+        }
+        *messages -= 1;
+        *left = left.saturating_sub(bytes.into());
+        true
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Leader {
+    now_s: u64,
+    /// The keys of the messages published so far; their order is that of offsets.
+    keys: Vec<String>,
+    /// Only messages with this key are wanted.
+    filter: Option<String>,
+    dispatcher: Option<Dispatcher>,
+    credits: Purses,
+    /// Messages delivered so far → their last delivery.
+    leases: BTreeMap<Offset, LeaseId>,
+    /// Those of the last `deliver`.
+    last: Vec<(Offset, LeaseId)>,
+    /// Who asked what, by the number of the request.
+    asked: Vec<String>,
+}
+
+impl Leader {
+    pub(crate) fn published(&mut self, line: &Line<'_>) {
+        let count = line.number("records").unwrap_or(1);
+        self.keys.extend((0..count).map(|_| line.text("key")));
+    }
+
+    /// Commands that only a leader obeys; `None` if it isn't one.
+    pub(crate) fn obey(&mut self, line: &Line<'_>, partition: &PartitionMachine) -> Option<String> {
+        let now_ms = self.now_s * 1_000;
+        match line.word(0) {
+            "advance" => {
+                self.now_s += line.word(1).parse::<u64>().unwrap();
+                let now_ms = self.now_s * 1_000;
+                self.dispatcher.iter_mut().for_each(|dispatcher| dispatcher.expire(now_ms, || 0));
+                return Some(format!("it is {} s\n", self.now_s));
+            }
+            "lead" => {
+                let state = partition.subscriptions().get(SUBSCRIPTION).unwrap();
+                self.leases.clear();
+                self.credits = Purses::default();
+                self.dispatcher = Some(Dispatcher::new(SUBSCRIPTION, rules(line), bounds(line), state));
+                return Some(String::new());
+            }
+            "filter" => {
+                self.filter = line.values.get("key").map(|key| (*key).to_owned());
+                return Some(String::new());
+            }
+            "deliver" => return Some(self.deliver(partition.next_offset())),
+            _ => {}
+        }
+        let session = || SessionId(line.word(1).parse().unwrap());
+        match line.word(0) {
+            "grant" => {
+                let (messages, bytes) = (line.number("messages").unwrap_or(0), line.number("bytes").unwrap_or(1 << 20));
+                self.dispatcher().join(session());
+                let held = self.credits.0.entry(session()).or_default();
+                *held = (held.0 + messages, held.1 + bytes);
+            }
+            "leave" => self.dispatcher().leave(session(), now_ms),
+            "ack" | "nack" | "release" | "extend" => self.say(line, now_ms),
+            _ => return None,
+        }
+        Some(self.answers())
+    }
+
+    fn say(&mut self, line: &Line<'_>, now_ms: u64) {
+        for word in &line.words[1..] {
+            let offset = Offset::new(word.parse().unwrap());
+            // A delivery of an earlier leader has no lease here.
+            let lease = line.number("lease").map(LeaseId).or_else(|| self.leases.get(&offset).copied());
+            let waiter = WaiterId(self.asked.len() as u64);
+            self.asked.push(format!("{} {offset}", line.word(0)));
+            let (dispatcher, position) = (self.dispatcher.as_mut().unwrap(), Position::at(offset));
+            let pause_ms = line.number("pause").map(|pause_s| pause_s * 1_000);
+            match line.word(0) {
+                "ack" => dispatcher.acknowledge(lease, position, waiter),
+                "nack" => {
+                    let returned = Return::Failed { pause_ms, error: line.text("error") };
+                    dispatcher.give_back(lease, position, returned, (now_ms, 0), waiter);
+                }
+                "release" => dispatcher.give_back(lease, position, Return::Untouched, (now_ms, 0), waiter),
+                _ => dispatcher.extend(lease, position, now_ms + line.number("by").unwrap() * 1_000, waiter),
+            }
+        }
+    }
+
+    /// Reads what is wanted, and hands out what is ready.
+    fn deliver(&mut self, end: Offset) -> String {
+        let now_ms = self.now_s * 1_000;
+        self.last.clear();
+        let mut out = String::new();
+        while let Some(want) = self.dispatcher().wants() {
+            // Few at a time, so that reading goes on in the middle of things.
+            const AT_A_TIME: u64 = 4;
+            match want {
+                Want::Lane { from } => {
+                    if from.offset() >= end {
+                        break;
+                    }
+                    let upto = Place::at(end.min(Offset::new(from.offset().get() + AT_A_TIME)));
+                    let candidates = self.candidates(from.place, upto);
+                    self.dispatcher().offer(Lane::LOG, from.place..upto, &candidates);
+                }
+                Want::Key { key, from, upto } => {
+                    let some = upto.min(Place::at(Offset::new(from.offset().get() + AT_A_TIME)));
+                    let candidates = self.candidates(from.place, some);
+                    let more = (some < upto).then_some(some);
+                    writeln!(out, "read again {}..{} for one key", from.place, some).unwrap();
+                    self.dispatcher().offer_key(key, Lane::LOG, &candidates, more);
+                }
+            }
+        }
+        for Delivery { session, lease, position, attempt, error } in self.take(now_ms) {
+            let offset = position.offset();
+            self.leases.insert(offset, lease);
+            self.last.push((offset, lease));
+            let key = &self.keys[offset.get() as usize];
+            let key = if key.is_empty() { String::new() } else { format!(" ({key})") };
+            let error = if error.is_empty() { error } else { format!(", after {error:?}") };
+            writeln!(out, "{offset}{key} to {}, attempt {attempt}{error}", session.0).unwrap();
+        }
+        out
+    }
+
+    fn take(&mut self, now_ms: u64) -> Vec<Delivery> {
+        self.dispatcher.as_mut().unwrap().take(now_ms, &mut self.credits)
+    }
+
+    fn candidates(&self, from: Place, upto: Place) -> Vec<Candidate> {
+        let offsets = from.offset.get()..upto.offset.get();
+        let wanted = |key: &&String| self.filter.as_ref().is_none_or(|filter| filter == *key);
+        offsets
+            .filter_map(|offset| Some((offset, self.keys.get(offset as usize).filter(wanted)?)))
+            .map(|(offset, key)| Candidate {
+                place: Place::at(Offset::new(offset)),
+                bytes: 10,
+                key: (!key.is_empty()).then(|| KeyHash(key.bytes().map(u64::from).sum())),
+            })
+            .collect()
+    }
+
+    /// Takes what was delivered last as done; which messages those were.
+    pub(crate) fn acknowledge_all(&mut self) -> Vec<Offset> {
+        let delivered = std::mem::take(&mut self.last);
+        for (offset, lease) in &delivered {
+            let waiter = WaiterId(self.asked.len() as u64);
+            self.asked.push(format!("ack {offset}"));
+            self.dispatcher().acknowledge(Some(*lease), Position::at(*offset), waiter);
+        }
+        delivered.into_iter().map(|(offset, _)| offset).collect()
+    }
+
+    /// What the leader proposes now; `None`: nothing.
+    pub(crate) fn proposal(&mut self) -> Option<PartitionCommand> {
+        self.dispatcher().settlement(true).map(PartitionCommand::Settle)
+    }
+
+    /// The proposal was carried out.
+    pub(crate) fn committed(&mut self) -> String {
+        self.dispatcher().confirmed();
+        self.answers()
+    }
+
+    fn answers(&mut self) -> String {
+        let mut out = String::new();
+        for Answer { waiter, outcome } in self.dispatcher().answers() {
+            let outcome = match outcome {
+                Outcome::Done => "done",
+                Outcome::AlreadySettled => "had been settled before",
+                Outcome::LeaseLost => "that delivery counts no more",
+            };
+            writeln!(out, "{}: {outcome}", self.asked[waiter.0 as usize]).unwrap();
+        }
+        out
+    }
+
+    fn dispatcher(&mut self) -> &mut Dispatcher {
+        self.dispatcher.as_mut().expect("`lead` comes first")
+    }
+}
+
+fn rules(line: &Line<'_>) -> Rules {
+    let retry = match line.number("pause") {
+        Some(pause_s) => RetryPolicy::Fixed { pause_ms: pause_s * 1_000 },
+        None => RetryPolicy::Immediate,
+    };
+    let ack_deadline_ms = line.number("deadline").unwrap_or(30) * 1_000;
+    let max_attempts = line.number("attempts").map(|attempts| attempts as u32);
+    Rules { ack_deadline_ms, retry, max_attempts, ordered: line.words.contains(&"ordered") }
+}
+
+fn bounds(line: &Line<'_>) -> Bounds {
+    let bound = |key| line.number(key).unwrap_or(1_000) as usize;
+    Bounds {
+        unsettled: bound("unsettled"),
+        intervals: bound("intervals"),
+        read_ahead: bound("read_ahead"),
+        dead_letters: bound("dead_letters"),
+    }
+}
+
+pub(crate) fn state_text(state: &SubscriptionState) -> String {
+    let mut out = String::new();
+    for (lane, settled) in state.lanes() {
+        let ranges = settled.intervals().map(|range| format!("{}..{}", range.start, range.end));
+        let name = if *lane == Lane::LOG { String::new() } else { format!("{lane:?} ") };
+        writeln!(out, "settled {name}{}", ranges.collect::<Vec<_>>().join(" ")).unwrap();
+        assert!(Settled::len(settled) < 100);
+    }
+    for (position, retry) in state.retries() {
+        let error = if retry.error.is_empty() { String::new() } else { format!(", {:?}", retry.error) };
+        writeln!(out, "{} after {} attempts, due at {} ms{error}", position.place, retry.attempts, retry.due_ms)
+            .unwrap();
+    }
+    for (number, letter) in state.outbox().letters() {
+        let error = if letter.error.is_empty() { String::new() } else { format!(", {:?}", letter.error) };
+        writeln!(out, "dead letter {number}: {} after {} attempts{error}", letter.offset, letter.attempts).unwrap();
+    }
+    let tally = state.tally();
+    write!(out, "{} acknowledged, {} returned", tally.acknowledged, tally.returned).unwrap();
+    writeln!(out, ", {} dead-lettered, {} lost", tally.dead_lettered, tally.lost).unwrap();
+    out
+}
+
+pub(crate) fn reply_text(reply: &Result<SubscriptionChanged, SubscriptionRejected>) -> String {
+    match reply {
+        Ok(changed) => format!("generation {}\n", changed.generation),
+        Err(rejected) => format!("refused: {rejected}\n"),
+    }
+}

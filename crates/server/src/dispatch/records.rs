@@ -1,0 +1,103 @@
+//! Reads a partition's messages for an actor. What was read for a first delivery usually is delivered soon: it is kept
+//! for a while, within a bound.
+
+use std::collections::VecDeque;
+
+use quorate_consensus::RaftGroup;
+use quorate_model::partition::subscription::deliver::Candidate;
+use quorate_model::partition::subscription::{KeyHash, Place};
+use quorate_model::{Offset, PartitionId, Record, RecordBatch};
+use quorate_storage::StoredBatch;
+
+use crate::api::error::ApiError;
+use crate::fetch::corrupt;
+use crate::limits::{DISPATCH_READ_BYTES, DISPATCH_RECENT_BYTES};
+
+/// See the module.
+pub(super) struct Records {
+    group: RaftGroup,
+    partition: PartitionId,
+    what: String,
+    recent: VecDeque<Batch>,
+    recent_bytes: usize,
+}
+
+struct Batch {
+    base: Offset,
+    records: Vec<Record>,
+    bytes: usize,
+}
+
+impl Records {
+    pub(super) fn new(group: RaftGroup, partition: PartitionId, what: String) -> Self {
+        Self { group, partition, what, recent: VecDeque::new(), recent_bytes: 0 }
+    }
+
+    /// The messages from an offset on, some of them, and the offset after the last. None if the log ends there.
+    pub(super) async fn candidates(&mut self, from: Offset) -> Result<(Offset, Vec<Candidate>), ApiError> {
+        let stored = self.group.read(from, DISPATCH_READ_BYTES).await;
+        let stored = stored.map_err(|error| ApiError::from_read(error, &self.what))?;
+        let (mut end, mut candidates) = (from, Vec::new());
+        for batch in stored {
+            let batch = self.decode(&batch)?;
+            for (offset, record) in batch.numbered().filter(|(offset, _)| *offset >= from) {
+                let key = KeyHash::of(&record.ordering_key);
+                candidates.push(Candidate { place: Place::at(offset), bytes: bytes(record), key });
+                end = offset.next();
+            }
+            self.keep(batch);
+        }
+        Ok((end, candidates))
+    }
+
+    /// One message.
+    pub(super) async fn record(&mut self, offset: Offset) -> Result<Record, ApiError> {
+        if let Some(record) = self.recent.iter().find_map(|batch| batch.record(offset)) {
+            return Ok(record.clone());
+        }
+        let stored = self.group.read(offset, 1).await.map_err(|error| ApiError::from_read(error, &self.what))?;
+        for batch in &stored {
+            let batch = self.decode(batch)?;
+            if let Some(record) = batch.record(offset) {
+                let record = record.clone();
+                self.keep(batch);
+                return Ok(record);
+            }
+        }
+        Err(corrupt(offset, "it isn't where the index says"))
+    }
+
+    fn decode(&self, stored: &StoredBatch) -> Result<Batch, ApiError> {
+        let damaged = |error: quorate_model::BatchError| corrupt(stored.base_offset, &error.to_string());
+        let batch = RecordBatch::decode(stored.batch.clone(), self.partition).map_err(damaged)?;
+        let bytes = batch.header().uncompressed_len as usize;
+        Ok(Batch { base: stored.base_offset, records: batch.records().map_err(damaged)?, bytes })
+    }
+
+    /// The oldest go when there are too many; the newest is kept whatever its size.
+    fn keep(&mut self, batch: Batch) {
+        if self.recent.iter().any(|kept| kept.base == batch.base) {
+            return;
+        }
+        self.recent_bytes += batch.bytes;
+        self.recent.push_back(batch);
+        while self.recent_bytes > DISPATCH_RECENT_BYTES && self.recent.len() > 1 {
+            self.recent_bytes -= self.recent.pop_front().map_or(0, |oldest| oldest.bytes);
+        }
+    }
+}
+
+impl Batch {
+    fn numbered(&self) -> impl Iterator<Item = (Offset, &Record)> {
+        (self.base.get()..).map(Offset::new).zip(&self.records)
+    }
+
+    fn record(&self, offset: Offset) -> Option<&Record> {
+        let position = usize::try_from(offset.checked_since(self.base)?).ok()?;
+        self.records.get(position)
+    }
+}
+
+fn bytes(record: &Record) -> u32 {
+    u32::try_from(record.data.len()).unwrap_or(u32::MAX)
+}
