@@ -30,7 +30,7 @@ use self::lines::Lines;
 use self::pending::{Pending, Then};
 use self::sessions::Sessions;
 use super::{KeyHash, Lane, Place, Position, Retry, Settled, SubscriptionState};
-use crate::ids::SubscriptionId;
+use crate::ids::{Offset, SubscriptionId};
 use crate::limits::KEY_BATCH_MAX;
 use crate::policy::RetryPolicy;
 
@@ -240,9 +240,11 @@ impl Dispatcher {
         self.sessions.len() > 0 && (due || !self.ready.is_empty())
     }
 
-    /// When something is to be done although nobody says anything: a lease ends, or a message is due.
-    pub fn next_due_ms(&self) -> Option<u64> {
-        let due = self.schedule.first().map(|(due_ms, _)| *due_ms);
+    /// When something is to be done although nobody says anything: a lease ends, or a message is due. One that was due by
+    /// `now_ms` and wasn't handed out waits for somebody who takes it, not for time.
+    pub fn next_due_ms(&self, now_ms: u64) -> Option<u64> {
+        let later = (now_ms.saturating_add(1), Position::at(Offset::ZERO));
+        let due = self.schedule.range(later..).next().map(|(due_ms, _)| *due_ms);
         due.into_iter().chain(self.leases.first_deadline_ms()).min()
     }
 }
@@ -437,4 +439,37 @@ fn rank(position: Position) -> Rank {
 
 fn position((Reverse(priority), Reverse(delayed), place): Rank) -> Position {
     Position { lane: Lane { priority, delayed }, place }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Credit without end.
+    struct Endless;
+
+    impl Credits for Endless {
+        fn spend(&mut self, _: SessionId, _: u32) -> bool {
+            true
+        }
+    }
+
+    /// An actor that was woken for it again and again would do nothing else.
+    #[test]
+    fn what_is_due_and_taken_by_nobody_wakes_nobody() {
+        let retry = RetryPolicy::Fixed { pause_ms: 100 };
+        let rules = Rules { ack_deadline_ms: 1_000, retry, ordered: false, max_attempts: None };
+        let bounds = Bounds { unsettled: 10, intervals: 10, read_ahead: 10, dead_letters: 10 };
+        let state = SubscriptionState::new(Offset::ZERO);
+        let mut dispatcher = Dispatcher::new(SubscriptionId::new(1), rules, bounds, &state);
+        dispatcher.join(SessionId(1));
+        let place = Place::at(Offset::ZERO);
+        dispatcher.offer(Lane::LOG, place..place.next(), &[Candidate { place, bytes: 1, key: None }]);
+        assert_eq!(dispatcher.take(5, &mut Endless).len(), 1);
+        dispatcher.leave(SessionId(1), 10);
+        assert!(dispatcher.settlement(false).is_some());
+        dispatcher.confirmed();
+        assert_eq!(dispatcher.next_due_ms(9), Some(10));
+        assert_eq!(dispatcher.next_due_ms(10), None);
+    }
 }
