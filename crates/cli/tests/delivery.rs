@@ -32,7 +32,16 @@ struct Seen {
     confirmed: Mutex<BTreeSet<String>>,
     /// Messages that came although their acknowledgement had been confirmed.
     again: Mutex<Vec<String>>,
+    /// Messages whose acknowledgement nobody heard of, because the subscriber died first.
+    unheard: Mutex<BTreeSet<String>>,
     returned: AtomicU64,
+}
+
+impl Seen {
+    /// Messages that were acknowledged, for all that can be known.
+    fn acknowledged(&self) -> BTreeSet<String> {
+        self.confirmed.lock().unwrap().union(&self.unheard.lock().unwrap()).cloned().collect()
+    }
 }
 
 #[test]
@@ -61,14 +70,12 @@ fn all_is_acknowledged_and_nothing_comes_again_while_leaders_and_subscribers_die
     let published: BTreeSet<String> = runtime.block_on(publishing).unwrap();
     assert_eq!(published.len() as u64, MESSAGES);
     let begun = Instant::now();
-    eventually_within(PATIENCE, "every message is acknowledged", || {
-        seen.confirmed.lock().unwrap().len() as u64 >= MESSAGES
-    });
+    eventually_within(PATIENCE, "every message is acknowledged", || seen.acknowledged().len() as u64 >= MESSAGES);
     eprintln!("all acknowledged {:?} after the last was published", begun.elapsed());
     // Whatever would still come has a moment to do so.
     std::thread::sleep(Duration::from_secs(2));
     stop.cancel();
-    assert_eq!(*seen.confirmed.lock().unwrap(), published);
+    assert_eq!(seen.acknowledged(), published);
     let again = seen.again.lock().unwrap();
     assert!(again.is_empty(), "{} came again after their acknowledgement was confirmed: {again:?}", again.len());
     assert!(seen.returned.load(Ordering::Relaxed) > 0, "some were returned on purpose");
@@ -108,11 +115,15 @@ async fn publish(client: Client) -> BTreeSet<String> {
 async fn subscribe(client: Client, seen: &Seen, stop: CancellationToken, dies_after: Option<u64>) {
     let mut subscriber = client.subscriber("billing").outstanding_messages(200).build().await.unwrap();
     let mut acknowledging = FuturesUnordered::new();
+    let mut open = BTreeSet::new();
     let mut taken = 0;
     loop {
         let delivery = tokio::select! {
             next = subscriber.next() => next.expect("a subscriber goes on").unwrap(),
-            Some(()) = acknowledging.next() => continue,
+            Some(id) = acknowledging.next() => {
+                open.remove(&id);
+                continue;
+            }
             () = stop.cancelled() => break,
         };
         let id = delivery.message.message_id.to_string();
@@ -121,6 +132,7 @@ async fn subscribe(client: Client, seen: &Seen, stop: CancellationToken, dies_af
         }
         taken += 1;
         if dies_after == Some(taken) {
+            seen.unheard.lock().unwrap().append(&mut open);
             return;
         }
         match taken % 100 {
@@ -130,10 +142,14 @@ async fn subscribe(client: Client, seen: &Seen, stop: CancellationToken, dies_af
                 let _ = delivery.nack("not now").await;
             }
             75 => drop(delivery),
-            _ => acknowledging.push(async move {
-                let acknowledged = timeout(PATIENCE, delivery.ack()).await.expect("an answer in time");
-                if matches!(acknowledged, Ok(Settled::Done | Settled::Already)) {
-                    seen.confirmed.lock().unwrap().insert(id);
+            _ => acknowledging.push({
+                open.insert(id.clone());
+                async move {
+                    let acknowledged = timeout(PATIENCE, delivery.ack()).await.expect("an answer in time");
+                    if matches!(acknowledged, Ok(Settled::Done | Settled::Already)) {
+                        seen.confirmed.lock().unwrap().insert(id.clone());
+                    }
+                    id
                 }
             }),
         }

@@ -156,10 +156,10 @@ fn checkpoints_look_the_same_for_all_time() {
     partition.apply(6, &PartitionCommand::TrimTo { offset: Offset::new(2) }.encode());
     partition.apply(7, &append(10).encode());
     insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
-        010102010704f80603020204323e0407010101010001fc77cebf3f0008010102
+        020102010704f80603020204323e0407010101010001fc77cebf3f0008010102
         010001fc000145fa0109010104010001fc0940feef020a010107010001fc1283
         33d10304010702080409070a0103027cfd0807060504030201010503bafd0807
-        06050403020101fd0807060504030201fd0807060504030201
+        06050403020101fd0807060504030201fd080706050403020100
         ");
 
     let mut meta = Machine::new(MachineKind::Meta);
@@ -201,7 +201,7 @@ fn checkpoints_look_the_same_for_all_time() {
         fc0400010002fc05000100010201fc00840c2400000100040904646561640304
         64656164010402fc0600010001fc07000100020201fc00840c24000001000509
         010762696c6c696e67010762696c6c696e670201fb2c01fb307503fbe803fcc0
-        270900140103050101016b017607fd0068e5cf8b010000010103
+        270900140103050101016b017607fd0068e5cf8b01000001010302
         ");
 }
 
@@ -259,7 +259,7 @@ fn what_cannot_be_read_is_named() {
         decode(b""),
         decode(b"\x01\x02"),
         decode(b"\x02"),
-        decode(b"\x04"),
+        decode(b"\x08"),
         decode(b"\x81\x00"),
         decode(b"\x80\x09"),
         decode(b"\x80\x03\x00\x05_name"),
@@ -270,7 +270,7 @@ fn what_cannot_be_read_is_named() {
         partition command is empty
         partition command is cut short: it needs 9 bytes and has 2
         partition command is cut short: it needs 9 bytes and has 1
-        partition command has tag 4, which is not known
+        partition command has tag 8, which is not known
         metadata command has format version 129, known is 128
         metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 7
         metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system

@@ -88,7 +88,7 @@ impl Stream {
                     // What was said before is still answered; nothing more is delivered once the stream is closed.
                     Ok(None) => {
                         reading = false;
-                        if self.elsewhere.is_empty() { break None } else { Ok(()) }
+                        Ok(())
                     }
                     Err(status) => break Some(ApiError::unreadable(&status)),
                 },
@@ -108,6 +108,9 @@ impl Stream {
             };
             if sent.is_err() {
                 return;
+            }
+            if !reading && self.elsewhere.is_empty() {
+                break None;
             }
         };
         if let Some(error) = ending {

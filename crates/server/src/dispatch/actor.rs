@@ -196,7 +196,9 @@ impl Desk {
         let due_at = self.dispatcher.next_due_ms(now_ms).map(|due_ms| self.clock.at(due_ms));
         // While a letter is under way its answer says when to look for the next one.
         let letters_at = self.letters_at.filter(|_| self.letter.is_none());
-        let wake_at = due_at.into_iter().chain(self.settle_all_at).chain(letters_at).min();
+        // The same holds for a settlement.
+        let settle_all_at = self.settle_all_at.filter(|_| self.proposed.is_none());
+        let wake_at = due_at.into_iter().chain(settle_all_at).chain(letters_at).min();
         tokio::select! {
             biased;
             changed = self.leadership.changed() => {
