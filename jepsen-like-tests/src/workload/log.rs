@@ -115,7 +115,10 @@ pub(super) async fn publish(course: Course, process: &'static str, deadline: Dur
         for _ in 0..fastrand::usize(load.burst.clone()) {
             number += 1;
             let partition = fastrand::u32(..load.partitions);
-            let key = (load.keys > 0).then(|| format!("k{}", fastrand::usize(..load.keys))).unwrap_or_default();
+            let key = match load.keys {
+                0 => String::new(),
+                keys => format!("k{}", fastrand::usize(..keys)),
+            };
             // What has a key says so, so that whoever gets it can tell whether it is the right one.
             let at_key = if key.is_empty() { "" } else { "@" };
             let sent = Sent { message: format!("{process}-{number}{at_key}{key}"), partition, key };
