@@ -11,6 +11,7 @@ mod manifest;
 mod open;
 mod reader;
 mod reclaim;
+mod records;
 mod settings;
 mod wal;
 

@@ -109,7 +109,7 @@ fn check_whole(dir: &Path, database: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Refuses a manifest that is shorter than it was, or older.
+/// Refuses a manifest whose intact beginning is shorter than it was, or an older one.
 fn check_manifest(dir: &Path, database: &Path) -> Result<(), OpenError> {
     let io = |error: std::io::Error| OpenError::Io { dir: dir.to_owned(), detail: error.to_string() };
     let corrupt = |detail| OpenError::Corrupt { dir: dir.to_owned(), detail };
@@ -117,7 +117,7 @@ fn check_manifest(dir: &Path, database: &Path) -> Result<(), OpenError> {
     let found = ManifestFloor::found(database).map_err(|error| corrupt(format!("the manifest: {error}")))?;
     if found.number < noted.number || (found.number == noted.number && found.bytes < noted.bytes) {
         return Err(corrupt(format!(
-            "manifest {} of {} bytes is there, where manifest {} of at least {} bytes should be",
+            "manifest {} with {} intact bytes is there, where manifest {} with at least {} should be",
             found.number, found.bytes, noted.number, noted.bytes
         )));
     }

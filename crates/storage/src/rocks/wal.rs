@@ -17,14 +17,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
-use crc_fast::crc32_iscsi;
-
-/// RocksDB's log format: blocks, in which records of `[crc u32][length u16][type u8]` and data never straddle
-/// a border; larger records are split.
-const BLOCK_BYTES: usize = 32 << 10;
-const HEADER_BYTES: usize = 7;
-const FULL: u8 = 1;
-const FIRST: u8 = 2;
+use super::records::{self, BLOCK_BYTES, FIRST, FULL};
 
 /// A commit begins with `[sequence number u64][operations u32]`; the mark follows, as data that only the log
 /// keeps: `[tag 3][length][magic][sequence number u64]`.
@@ -57,32 +50,16 @@ fn newest_mark(mut log: impl Read) -> io::Result<u64> {
     let mut newest = 0;
     let mut block = Vec::with_capacity(BLOCK_BYTES);
     while log.by_ref().take(BLOCK_BYTES as u64).read_to_end(&mut block)? > 0 {
-        newest = block_marks(&block).into_iter().fold(newest, u64::max);
+        newest = block_marks(&block).fold(newest, u64::max);
         block.clear();
     }
     Ok(newest)
 }
 
-/// The marks of the commits that begin in this block. After a damaged record its length can't be believed,
-/// so the search goes on at the next block.
-fn block_marks(block: &[u8]) -> Vec<u64> {
-    let mut marks = Vec::new();
-    let mut rest = block;
-    while let Some((header, after)) = rest.split_first_chunk::<HEADER_BYTES>() {
-        let [c0, c1, c2, c3, l0, l1, kind] = *header;
-        let length = usize::from(u16::from_le_bytes([l0, l1]));
-        let Some((data, next)) = after.split_at_checked(length) else { break };
-        // The checksum covers the type as well.
-        let covered = &rest[HEADER_BYTES - 1..HEADER_BYTES + length];
-        if (kind == 0 && length == 0) || u32::from_le_bytes([c0, c1, c2, c3]) != masked_crc(covered) {
-            break;
-        }
-        if kind == FULL || kind == FIRST {
-            marks.extend(mark_of(data));
-        }
-        rest = next;
-    }
-    marks
+/// The marks of the commits that begin in this block. After a damaged record the search goes on at the next one.
+fn block_marks(block: &[u8]) -> impl Iterator<Item = u64> {
+    let begun = records::intact(block).filter(|record| matches!(record.kind, FULL | FIRST));
+    begun.filter_map(|record| mark_of(record.data))
 }
 
 fn mark_of(commit: &[u8]) -> Option<u64> {
@@ -92,11 +69,6 @@ fn mark_of(commit: &[u8]) -> Option<u64> {
     let (magic, synced) = mark.split_at(MAGIC.len());
     let ours = *tag == LOG_DATA && usize::from(*length) == MARK_BYTES && magic == MAGIC;
     ours.then(|| u64::from_le_bytes(synced.try_into().unwrap_or_default()))
-}
-
-/// RocksDB stores checksums masked, so that data which contains checksums has good ones.
-fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32_iscsi(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 #[cfg(test)]
@@ -110,9 +82,7 @@ mod tests {
         data.extend([LOG_DATA, MARK_BYTES as u8]);
         data.extend(mark(synced));
         data.resize(data.len() + padding, 0xee);
-        let covered = [&[kind], data.as_slice()].concat();
-        let crc = masked_crc(&covered).to_le_bytes();
-        [&crc[..], &(data.len() as u16).to_le_bytes(), &covered].concat()
+        records::record(kind, &data)
     }
 
     #[test]
