@@ -6,16 +6,17 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
-use futures::{Stream, TryFutureExt};
 use hyper_util::rt::TokioIo;
 use quorate_storage::{OpenError, Storage};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -81,6 +82,10 @@ impl Default for ChannelSettings {
 const RESET_MEMORY: Duration = Duration::from_secs(60);
 const RESET_MEMORY_STREAMS: usize = 1024;
 
+/// Nobody connects again so soon after a connection that wasn't made, however often requests ask for it: those that look
+/// for a leader every few milliseconds would otherwise knock thousands of times a second where a node is down.
+const REDIAL_PAUSE: Duration = Duration::from_millis(100);
+
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
@@ -93,8 +98,7 @@ pub fn channel(
     address: &str,
     settings: ChannelSettings,
 ) -> Result<Channel, tonic::transport::Error> {
-    let connect_to = Arc::<str>::from(address);
-    let env = Arc::clone(env);
+    let dialer = Arc::new(Dialer { env: Arc::clone(env), address: address.to_owned(), failed_at: Mutex::default() });
     Ok(Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(settings.connect_timeout)
         .http2_keep_alive_interval(settings.keepalive_interval)
@@ -104,7 +108,35 @@ pub fn channel(
         .http2_max_concurrent_reset_streams(RESET_MEMORY_STREAMS)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| env.connect(&connect_to).map_ok(TokioIo::new))))
+        .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let dialer = Arc::clone(&dialer);
+            async move { dialer.dial().await.map(TokioIo::new) }
+        })))
+}
+
+/// Connects to one address, with pauses.
+struct Dialer {
+    env: Arc<dyn Env>,
+    address: String,
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl Dialer {
+    async fn dial(&self) -> io::Result<BoxIo> {
+        if self.failed_at().is_some_and(|at| at.elapsed() < REDIAL_PAUSE) {
+            let detail = format!("{} could not be reached a moment ago", self.address);
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, detail));
+        }
+        // A dial that is given up, because it takes too long, has failed as well.
+        *self.failed_at() = Some(Instant::now());
+        let connection = self.env.connect(&self.address).await;
+        *self.failed_at() = connection.is_err().then(Instant::now);
+        connection
+    }
+
+    fn failed_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Turns accepted connections into what tonic serves.
@@ -149,5 +181,55 @@ impl AsyncWrite for ServerIo {
 
     fn is_write_vectored(&self) -> bool {
         self.0.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+    use tonic::codegen::Service as _;
+
+    use super::*;
+
+    /// Where nobody listens.
+    #[derive(Default)]
+    struct Nowhere {
+        dialed: AtomicUsize,
+    }
+
+    impl Env for Nowhere {
+        fn listen(&self, _: &str) -> BoxFuture<'static, io::Result<Listener>> {
+            unreachable!("nobody listens")
+        }
+
+        fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<BoxIo>> {
+            self.dialed.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())).boxed()
+        }
+
+        fn wall_clock_ms(&self) -> u64 {
+            0
+        }
+
+        fn open_storage(&self, _: &Path) -> BoxFuture<'static, Result<Storage, OpenError>> {
+            unreachable!("there is no storage")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_is_down_is_not_called_more_often_than_the_pause_allows() {
+        let nowhere = Arc::new(Nowhere::default());
+        let env: Arc<dyn Env> = Arc::clone(&nowhere) as _;
+        let mut channel = channel(&env, "nowhere:1", ChannelSettings::default()).unwrap();
+        for _ in 0..1000 {
+            futures::future::poll_fn(|cx| channel.poll_ready(cx)).await.unwrap();
+            channel.call(http::Request::new(tonic::body::Body::empty())).await.unwrap_err();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let dialed = nowhere.dialed.load(Ordering::Relaxed);
+        assert!((5..=10).contains(&dialed), "{dialed} times within a second");
     }
 }
