@@ -48,6 +48,8 @@ pub(crate) struct Leader {
     last: Vec<(Offset, LeaseId)>,
     /// Who asked what, by the number of the request.
     asked: Vec<String>,
+    /// How often somebody took the lead: each numbers its deliveries from the next hundred on.
+    leads: u64,
 }
 
 impl Leader {
@@ -70,7 +72,9 @@ impl Leader {
                 let state = partition.subscriptions().get(SUBSCRIPTION).unwrap();
                 self.leases.clear();
                 self.credits = Purses::default();
-                self.dispatcher = Some(Dispatcher::new(SUBSCRIPTION, rules(line), bounds(line), state));
+                let first_lease = LeaseId(1 + 100 * self.leads);
+                self.leads += 1;
+                self.dispatcher = Some(Dispatcher::new(SUBSCRIPTION, rules(line), bounds(line), state, first_lease));
                 return Some(String::new());
             }
             "filter" => {

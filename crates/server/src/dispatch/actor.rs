@@ -150,10 +150,12 @@ impl Desk {
         let state = state.ok_or(End::Deleted)?;
         let log_start = progress.borrow().log_start;
         let records = Records::new(group.clone(), partition.id, partition.label());
+        // This node may have led in this term before, with an actor that was given up.
+        let first_lease = LeaseId(u64::from(fastrand::u32(1..)) << 16);
         Ok(Self {
             term,
             generation: state.generation(),
-            dispatcher: Dispatcher::new(subscription, rules(&info), bounds, &state),
+            dispatcher: Dispatcher::new(subscription, rules(&info), bounds, &state, first_lease),
             records,
             group,
             partition,

@@ -16,15 +16,20 @@ pub(super) struct Lease {
     pub(super) key: Option<KeyHash>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Leases {
     leases: BTreeMap<LeaseId, Lease>,
     by_deadline: BTreeSet<(u64, LeaseId)>,
     by_position: BTreeMap<Position, LeaseId>,
-    last: LeaseId,
+    next: LeaseId,
 }
 
 impl Leases {
+    /// None, and the first one will be `next`.
+    pub(super) fn from(next: LeaseId) -> Self {
+        Self { leases: BTreeMap::new(), by_deadline: BTreeSet::new(), by_position: BTreeMap::new(), next }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.leases.len()
     }
@@ -39,8 +44,8 @@ impl Leases {
     }
 
     pub(super) fn insert(&mut self, lease: Lease) -> LeaseId {
-        let id = LeaseId(self.last.0 + 1);
-        self.last = id;
+        let id = self.next;
+        self.next = LeaseId(id.0 + 1);
         self.by_deadline.insert((lease.deadline_ms, id));
         self.by_position.insert(lease.position, id);
         self.leases.insert(id, lease);

@@ -170,6 +170,8 @@ pub struct Dispatcher {
     /// When messages are due for their next attempt.
     schedule: BTreeSet<(u64, Position)>,
     leases: Leases,
+    /// Messages that were delivered and came back: by which lease the last time.
+    came_back: BTreeMap<Position, LeaseId>,
     lines: Lines,
     sessions: Sessions,
     pending: Pending,
@@ -183,8 +185,15 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// The dispatcher of a leader that has just been elected: everything that isn't settled is to be delivered.
-    pub fn new(subscription: SubscriptionId, rules: Rules, bounds: Bounds, state: &SubscriptionState) -> Self {
+    /// The dispatcher of a leader that has just been elected: everything that isn't settled is to be delivered. Leases are
+    /// numbered from `first_lease` on, which tells them from those of another dispatcher of the same term.
+    pub fn new(
+        subscription: SubscriptionId,
+        rules: Rules,
+        bounds: Bounds,
+        state: &SubscriptionState,
+        first_lease: LeaseId,
+    ) -> Self {
         let mut lines = Lines::default();
         for (position, retry) in state.retries() {
             if let Some(key) = retry.key.filter(|_| rules.ordered) {
@@ -203,7 +212,8 @@ impl Dispatcher {
             retries: state.retries().clone(),
             ready: BTreeMap::new(),
             schedule: state.retries().iter().map(|(position, retry)| (retry.due_ms, *position)).collect(),
-            leases: Leases::default(),
+            leases: Leases::from(first_lease),
+            came_back: BTreeMap::new(),
             lines,
             sessions: Sessions::default(),
             pending: Pending::default(),
@@ -411,6 +421,7 @@ impl Dispatcher {
         let deadline_ms = now_ms.saturating_add(self.rules.ack_deadline_ms);
         let lease =
             self.leases.insert(Lease { session, position, attempt, deadline_ms, first_delivered_ms, bytes, key });
+        self.came_back.remove(&position);
         self.sessions.hand(session, lease);
         if let Some(key) = key.filter(|_| self.rules.ordered) {
             self.lines.goes_out(key, position, Some((session, self.round)));
@@ -461,7 +472,7 @@ mod tests {
         let rules = Rules { ack_deadline_ms: 1_000, retry, ordered: false, max_attempts: None };
         let bounds = Bounds { unsettled: 10, intervals: 10, read_ahead: 10, dead_letters: 10 };
         let state = SubscriptionState::new(Offset::ZERO);
-        let mut dispatcher = Dispatcher::new(SubscriptionId::new(1), rules, bounds, &state);
+        let mut dispatcher = Dispatcher::new(SubscriptionId::new(1), rules, bounds, &state, LeaseId(1));
         dispatcher.join(SessionId(1));
         let place = Place::at(Offset::ZERO);
         dispatcher.offer(Lane::LOG, place..place.next(), &[Candidate { place, bytes: 1, key: None }]);

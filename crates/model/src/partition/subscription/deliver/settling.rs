@@ -8,20 +8,19 @@ use crate::partition::subscription::{DeadLetter, Retry, Settlement};
 use crate::sabotage::{Bug, is_planted};
 
 impl Dispatcher {
-    /// A message is done. `lease` names its delivery, if that was one of this dispatcher's. An acknowledgement of an
-    /// earlier one counts as long as the message wasn't delivered again.
+    /// A message is done. `lease` names its delivery, if that was one of this dispatcher's. One that came back counts
+    /// until the message is delivered again, and never after: whoever has been told that its lease is lost can rely on
+    /// it, also if an earlier copy of its request is still under way.
     pub fn acknowledge(&mut self, lease: Option<LeaseId>, position: Position, waiter: WaiterId) {
         if self.is_settled(position) {
             return self.answer_when_certain(waiter, Outcome::AlreadySettled);
         }
-        let held = lease.filter(|lease| self.holds(*lease, position));
-        if held.is_none() && self.leases.at(position).is_some() {
-            return self.answer(waiter, Outcome::LeaseLost);
-        }
-        let key = match held.and_then(|lease| self.take_back(lease)) {
-            Some(lease) => lease.key,
-            None => self.withdraw(position),
+        let key = match lease {
+            Some(lease) if self.holds(lease, position) => self.take_back(lease).and_then(|lease| lease.key),
+            Some(lease) if self.came_back.get(&position) == Some(&lease) => self.withdraw(position),
+            _ => return self.answer(waiter, Outcome::LeaseLost),
         };
+        self.came_back.remove(&position);
         self.retries.remove(&position);
         let Position { lane, place } = position;
         self.settled.entry(lane).or_default().insert(place..place.next());
@@ -82,6 +81,7 @@ impl Dispatcher {
     pub fn trim_to(&mut self, log_start: Offset) {
         let end = Position::at(log_start);
         self.settled.entry(Lane::LOG).or_default().insert(Place::FIRST..end.place);
+        self.came_back = self.came_back.split_off(&end);
         let kept = self.retries.split_off(&end);
         for (position, retry) in std::mem::replace(&mut self.retries, kept) {
             if let Some(key) = retry.key.filter(|_| self.leases.at(position).is_none()) {
@@ -106,6 +106,7 @@ impl Dispatcher {
     fn take_back(&mut self, lease: LeaseId) -> Option<Lease> {
         let held = self.leases.remove(lease)?;
         self.sessions.took_back(held.session, lease);
+        self.came_back.insert(held.position, lease);
         Some(held)
     }
 
@@ -159,6 +160,7 @@ impl Dispatcher {
     /// A message was tried often enough. Its key waits no longer for it.
     fn bury(&mut self, position: Position, letter: DeadLetter, key: Option<KeyHash>) {
         self.dead_letters += 1;
+        self.came_back.remove(&position);
         let Position { lane, place } = position;
         self.settled.entry(lane).or_default().insert(place..place.next());
         self.pending.dead.push((position, letter));
