@@ -36,7 +36,7 @@ pub const PARTITION: PartitionId = PartitionId::new(TopicId::new(1), 0);
 pub fn record(bytes: usize) -> Record {
     const TEXT: &[u8] = b"the quick brown fox jumps over the lazy dog; pack my box with five dozen jugs. ";
     let data: Bytes = TEXT.iter().copied().cycle().take(bytes).collect();
-    Record { timestamp_ms: 1_700_000_000_000, ordering_key: Bytes::from_static(b"key"), attributes: Vec::new(), data }
+    Record::new(1_700_000_000_000, "key", [], data)
 }
 
 /// A batch as the SDK would send it: `records` messages of `bytes` bytes, with a producer's `sequence`.

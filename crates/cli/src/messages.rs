@@ -21,6 +21,11 @@ struct Row<'a> {
     ordering_key: Cow<'a, str>,
     attributes: BTreeMap<&'a str, &'a str>,
     publish_time: String,
+    priority: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expire_at: Option<String>,
     /// Of messages that a subscription delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     delivery_attempt: Option<u32>,
@@ -41,7 +46,7 @@ impl<'a> Row<'a> {
             Ok(data) => Data::Text { data },
             Err(_) => Data::Bytes { data_base64: STANDARD.encode(&message.data) },
         };
-        let published = UNIX_EPOCH.checked_add(Duration::from_millis(message.publish_time_ms)).unwrap_or(UNIX_EPOCH);
+        let time = |ms| rfc3339(UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH));
         Row {
             message_id: message.message_id.to_string(),
             topic: &message.topic,
@@ -49,7 +54,10 @@ impl<'a> Row<'a> {
             offset: message.offset,
             ordering_key: String::from_utf8_lossy(&message.ordering_key),
             attributes: message.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect(),
-            publish_time: rfc3339(published),
+            publish_time: time(message.publish_time_ms),
+            priority: message.priority,
+            deliver_at: message.deliver_at_ms.map(time),
+            expire_at: message.expire_at_ms.map(time),
             delivery_attempt,
             data,
         }

@@ -1,8 +1,9 @@
 //! What a producer sends ([`Message`]) and what a reader gets ([`ReceivedMessage`]).
 
 use bytes::Bytes;
-use quorate_model::{MessageId, Offset, Record, TopicId};
+use quorate_model::{DeliveryOptions, MessageId, Offset, Record, TopicId};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A message to publish.
 ///
@@ -16,6 +17,7 @@ pub struct Message {
     pub(crate) ordering_key: Bytes,
     pub(crate) attributes: Vec<(String, String)>,
     pub(crate) partition: Option<u32>,
+    pub(crate) options: DeliveryOptions,
 }
 
 impl Message {
@@ -47,8 +49,45 @@ impl Message {
         self
     }
 
+    /// 0 to 9, 0 by default. Of the messages of a partition that are ready, subscriptions deliver those with a higher
+    /// priority first.
+    #[must_use]
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Subscriptions don't deliver it before, by the clock of the partition's leader. At most the end of the year 9999.
+    #[must_use]
+    pub fn deliver_at(mut self, time: SystemTime) -> Self {
+        self.options.deliver_at_ms = since_epoch_ms(time);
+        self
+    }
+
+    /// The same, counted from now by this machine's clock.
+    #[must_use]
+    pub fn deliver_after(mut self, delay: Duration) -> Self {
+        self.options.deliver_at_ms = from_now_ms(delay);
+        self
+    }
+
+    /// Subscriptions don't deliver it any more from then on. At most the end of the year 9999.
+    #[must_use]
+    pub fn expire_at(mut self, time: SystemTime) -> Self {
+        self.options.expire_at_ms = since_epoch_ms(time).max(1);
+        self
+    }
+
+    /// The same, counted from now by this machine's clock.
+    #[must_use]
+    pub fn expire_after(mut self, time: Duration) -> Self {
+        self.options.expire_at_ms = from_now_ms(time);
+        self
+    }
+
     pub(crate) fn into_record(self, timestamp_ms: u64) -> Record {
-        Record::new(timestamp_ms, self.ordering_key, self.attributes, self.data)
+        let record = Record::new(timestamp_ms, self.ordering_key, self.attributes, self.data);
+        Record { options: self.options, ..record }
     }
 }
 
@@ -69,6 +108,12 @@ pub struct ReceivedMessage {
     pub ordering_key: Bytes,
     /// Sorted by key.
     pub attributes: Vec<(String, String)>,
+    /// 0 to 9.
+    pub priority: u8,
+    /// Not delivered by subscriptions before, in ms since 1970; `None`: at once.
+    pub deliver_at_ms: Option<u64>,
+    /// Not delivered by subscriptions from then on, in ms since 1970; `None`: always.
+    pub expire_at_ms: Option<u64>,
     /// The payload.
     pub data: Bytes,
 }
@@ -83,9 +128,22 @@ impl ReceivedMessage {
             publish_time_ms: record.timestamp_ms,
             ordering_key: record.ordering_key,
             attributes: record.attributes,
+            priority: record.options.priority,
+            deliver_at_ms: (record.options.deliver_at_ms > 0).then_some(record.options.deliver_at_ms),
+            expire_at_ms: (record.options.expire_at_ms > 0).then_some(record.options.expire_at_ms),
             data: record.data,
         }
     }
+}
+
+fn since_epoch_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn from_now_ms(time: Duration) -> u64 {
+    // A time that no clock can show is refused when it is published.
+    SystemTime::now().checked_add(time).map_or(u64::MAX, since_epoch_ms)
 }
 
 pub(crate) fn message_id(topic: TopicId, partition: u32, offset: u64) -> MessageId {

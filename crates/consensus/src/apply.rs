@@ -227,6 +227,8 @@ impl StateMachine {
         for change in changes {
             match change {
                 Change::Segment(segment) => segments.push(segment),
+                Change::Lanes(positions) => self.store.put_places(&positions),
+                Change::LanesTrimmed(trimmed) => self.store.trim_lanes(&trimmed),
                 Change::Checkpoint => {
                     let mut checkpoint = self.checkpoint();
                     if let Some(before) = &before {

@@ -273,7 +273,7 @@ impl Cluster {
 pub(crate) fn append(text: &str) -> Bytes {
     let mut builder = RecordBatchBuilder::new(PARTITION, Codec::None, None);
     let data = Bytes::copy_from_slice(text.as_bytes());
-    builder.push(Record { timestamp_ms: 1, ordering_key: Bytes::new(), attributes: Vec::new(), data }).unwrap();
+    builder.push(Record { timestamp_ms: 1, data, ..Record::default() }).unwrap();
     let batch = builder.build().unwrap().bytes().clone();
     Command::Partition(PartitionCommand::Append { time_ms: 1, batch }).encode()
 }

@@ -3,6 +3,7 @@
 mod leadership;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,8 +15,9 @@ use openraft::ReadPolicy;
 use openraft::async_runtime::{Instant as _, WatchReceiver as _};
 use openraft::errors::{ClientWriteError, Fatal, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
+use quorate_model::partition::subscription::{Lane, Place};
 use quorate_model::{ClusterMap, GroupId, IndexSegment, Offset, PartitionMachine, Replica, ReplicaId, Reply};
-use quorate_storage::{EntryId, ReadRecordsError, RecordReader, StoredBatch};
+use quorate_storage::{EntryId, ReadRecordsError, RecordReader, StateStore, StoredBatch};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -55,6 +57,7 @@ struct Inner {
 pub(crate) struct Running {
     pub(crate) raft: Raft,
     pub(crate) records: RecordReader,
+    pub(crate) store: StateStore,
 }
 
 /// Who leads a group, as this replica last heard.
@@ -355,6 +358,15 @@ impl RaftGroup {
         let Some(open_segment) = open_segment else { return Ok(end) };
         let found = self.running().records.offset_for_time(time_ms, log_start, &open_segment).await?;
         Ok(found.unwrap_or(end))
+    }
+
+    /// The first `most` places of a lane within a range, also of messages that were applied a moment ago.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub async fn places(&self, lane: Lane, places: Range<Place>, most: usize) -> Result<Vec<Place>, ReadError> {
+        let store = self.running().store;
+        Ok(store.places(lane, places, most).await.map_err(ReadRecordsError::from)?)
     }
 
     /// A view for metrics and operators.

@@ -223,11 +223,11 @@ impl RaftGroups {
             MachineKind::Partition(_) => Arc::clone(&self.inner.openraft),
             MachineKind::Meta => Arc::clone(&self.inner.openraft_meta),
         };
-        let raft = Raft::new(spec.replica.get(), config, network, LogStore::new(log, store, cut), machine)
+        let raft = Raft::new(spec.replica.get(), config, network, LogStore::new(log, store.clone(), cut), machine)
             .await
             .map_err(|fatal| invalid(fatal.to_string()))?;
         tokio::spawn(snapshot::cut_when_trimmed(raft.clone(), trimmed));
-        Ok(Running { raft, records })
+        Ok(Running { raft, records, store })
     }
 
     /// The open replica of a group.

@@ -33,7 +33,7 @@ impl AckId {
         let [topic, partition, subscription, generation, term, lease, lane, due_ms, offset] =
             opaque::parse(WHAT, text)?;
         let malformed = |_| OpaqueIdError::malformed(WHAT);
-        let lane = Lane { priority: u8::try_from(lane >> 1).map_err(malformed)?, delayed: lane & 1 == 1 };
+        let lane = u8::try_from(lane).ok().and_then(Lane::from_byte).ok_or_else(|| OpaqueIdError::malformed(WHAT))?;
         Ok(AckId {
             partition: PartitionId::new(TopicId::new(topic), u32::try_from(partition).map_err(malformed)?),
             subscription: SubscriptionId::new(subscription),
@@ -55,7 +55,7 @@ impl fmt::Display for AckId {
             self.generation.into(),
             self.term,
             self.lease.0,
-            u64::from(lane.priority) << 1 | u64::from(lane.delayed),
+            u64::from(lane.to_byte()),
             place.due_ms,
             place.offset.get(),
         ]))
@@ -65,6 +65,7 @@ impl fmt::Display for AckId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PRIORITY_MAX;
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
     proptest! {
@@ -72,7 +73,7 @@ mod tests {
         fn an_id_is_read_back(
             (topic, index, subscription) in any::<(u64, u32, u64)>(),
             (generation, term, lease) in any::<(u32, u64, u64)>(),
-            (priority, delayed, due_ms, offset) in any::<(u8, bool, u64, u64)>(),
+            (priority, delayed, due_ms, offset) in (0..=PRIORITY_MAX, any::<bool>(), any::<u64>(), any::<u64>()),
         ) {
             let id = AckId {
                 partition: PartitionId::new(TopicId::new(topic), index),

@@ -9,6 +9,7 @@
 //! | 5 | [`PartitionCommand::EndSubscription`]: subscription, `u64` little-endian |
 //! | 6 | [`PartitionCommand::Settle`]: a [`Settlement`] in the first version of its encoding |
 //! | 7 | [`PartitionCommand::DeadLettersSent`]: subscription `u64` and number `u64`, little-endian |
+//! | 9 | [`PartitionCommand::Release`]: time in ms, `u64` little-endian |
 //! | 128 | [`MetaCommand`] in the first version of its encoding |
 //!
 //! Partition commands have tags below 128, metadata commands have the others.
@@ -32,11 +33,13 @@ const TAG_BEGIN_SUBSCRIPTION: u8 = 4;
 const TAG_END_SUBSCRIPTION: u8 = 5;
 const TAG_SETTLE: u8 = 6;
 const TAG_DEAD_LETTERS_SENT: u8 = 7;
+const TAG_RELEASE: u8 = 9;
 const TAG_META: u8 = 128;
 
 /// Bytes in front of the batch in an encoded [`PartitionCommand::Append`].
 pub const APPEND_PREFIX_BYTES: usize = 9;
-/// Bytes of an encoded [`PartitionCommand::TrimTo`] or [`PartitionCommand::EndSubscription`]: a tag and a number.
+/// Bytes of an encoded [`PartitionCommand::TrimTo`] , [`PartitionCommand::EndSubscription`] or
+/// [`PartitionCommand::Release`]: a tag and a number.
 const NUMBER_BYTES: usize = 9;
 /// Bytes of an encoded [`PartitionCommand::BeginSubscription`] or [`PartitionCommand::DeadLettersSent`]: a tag and two
 /// numbers.
@@ -90,6 +93,11 @@ pub enum PartitionCommand {
         subscription: SubscriptionId,
         /// The number of the first that isn't.
         next: u32,
+    },
+    /// Delayed messages that are due may be delivered from now on, and whatever comes in later is due later.
+    Release {
+        /// The leader's clock.
+        time_ms: u64,
     },
 }
 
@@ -211,6 +219,10 @@ impl PartitionCommand {
                 out.put_u64_le(subscription.get());
                 out.put_u64_le(u64::from(*next));
             }
+            PartitionCommand::Release { time_ms } => {
+                out.put_u8(TAG_RELEASE);
+                out.put_u64_le(*time_ms);
+            }
         }
         out.freeze()
     }
@@ -253,6 +265,7 @@ impl PartitionCommand {
                 let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
                 (PartitionCommand::EndSubscription { subscription }, NUMBER_BYTES)
             }
+            Some(&TAG_RELEASE) => (PartitionCommand::Release { time_ms: number_at(WHAT, bytes, 1)? }, NUMBER_BYTES),
             Some(&TAG_DEAD_LETTERS_SENT) => {
                 let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
                 let next = number_at(WHAT, bytes, NUMBER_BYTES)?;

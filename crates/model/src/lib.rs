@@ -65,5 +65,5 @@ pub use partition::{AppendRejected, Appended, IndexSegment, PartitionMachine, Re
 pub use partitioner::partition_for_key;
 pub use policy::{DeadLetterPolicy, PolicyError, RetryPolicy};
 pub use reason::{Executed, Reason, RetryAdvice};
-pub use record::{Record, RecordError};
+pub use record::{DeliveryOptions, Record, RecordError};
 pub use reply::Reply;

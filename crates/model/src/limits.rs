@@ -13,6 +13,11 @@ pub const BATCH_BYTES_MAX: usize = 17 << 20;
 /// Most records in one batch.
 pub const BATCH_RECORDS_MAX: usize = 10_000;
 
+/// Highest priority of a message.
+pub const PRIORITY_MAX: u8 = 9;
+/// Latest time that a message may name, in milliseconds since 1970: the end of the year 9999, as on the wire.
+pub const TIME_MS_MAX: u64 = 253_402_300_799_999;
+
 /// Most attributes of one message.
 pub const ATTRIBUTES_MAX: usize = 100;
 /// Longest attribute key.

@@ -13,6 +13,7 @@ use crate::codec::CodecError;
 use crate::command::{MetaCommand, PartitionCommand};
 use crate::ids::{Offset, PartitionId};
 use crate::meta::MetaMachine;
+use crate::partition::subscription::{Lane, Place, Position};
 use crate::partition::{IndexSegment, PartitionMachine};
 use crate::reply::Reply;
 
@@ -50,6 +51,10 @@ pub struct Applied {
 pub enum Change {
     /// A finished segment of the offset index.
     Segment(IndexSegment),
+    /// Messages with an order of their own, and their places in it.
+    Lanes(Vec<Position>),
+    /// Retention removed from the log what stands before these places of lanes.
+    LanesTrimmed(Vec<(Lane, Place)>),
     /// A checkpoint of the state after this entry, to be kept for as long as the log isn't cut behind it.
     Checkpoint,
 }

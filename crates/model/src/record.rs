@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{
     ATTRIBUTE_KEY_BYTES_MAX, ATTRIBUTE_VALUE_BYTES_MAX, ATTRIBUTES_MAX, MESSAGE_BYTES_CAP, ORDERING_KEY_BYTES_MAX,
+    PRIORITY_MAX, TIME_MS_MAX,
 };
 use crate::reason::Reason;
 
@@ -17,8 +18,45 @@ pub struct Record {
     pub ordering_key: Bytes,
     /// Sorted by key, each key once.
     pub attributes: Vec<(String, String)>,
+    /// How subscriptions deliver it.
+    pub options: DeliveryOptions,
     /// The payload, opaque to the broker.
     pub data: Bytes,
+}
+
+/// What a producer may say about the delivery of a message. Readers of the log don't care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryOptions {
+    /// 0 to [`PRIORITY_MAX`]: what is ready in a higher priority is delivered first.
+    pub priority: u8,
+    /// Not delivered before, in milliseconds since 1970; 0: at once.
+    pub deliver_at_ms: u64,
+    /// Not delivered from then on, in milliseconds since 1970; 0: always.
+    pub expire_at_ms: u64,
+}
+
+impl DeliveryOptions {
+    /// Whether the message has a place of its own, besides the one in the log.
+    pub fn leaves_the_log(&self) -> bool {
+        self.priority > 0 || self.deliver_at_ms > 0
+    }
+
+    pub(crate) fn check(&self) -> Result<(), RecordError> {
+        let Self { priority, deliver_at_ms, expire_at_ms } = *self;
+        if priority > PRIORITY_MAX {
+            return Err(RecordError::PriorityTooHigh { priority: u64::from(priority) });
+        }
+        if deliver_at_ms > TIME_MS_MAX {
+            return Err(RecordError::DeliverAtTooLate { time_ms: deliver_at_ms });
+        }
+        if expire_at_ms > TIME_MS_MAX {
+            return Err(RecordError::ExpireAtTooLate { time_ms: expire_at_ms });
+        }
+        if expire_at_ms > 0 && expire_at_ms <= deliver_at_ms {
+            return Err(RecordError::ExpiresBeforeDelivery { deliver_at_ms, expire_at_ms });
+        }
+        Ok(())
+    }
 }
 
 impl Record {
@@ -31,13 +69,14 @@ impl Record {
     ) -> Record {
         let mut attributes: Vec<_> = attributes.into_iter().collect();
         attributes.sort();
-        Record { timestamp_ms, ordering_key: ordering_key.into(), attributes, data: data.into() }
+        Record { timestamp_ms, ordering_key: ordering_key.into(), attributes, data: data.into(), ..Record::default() }
     }
 
     /// Whether the record keeps every limit, including the topic's own on the size of a message.
     pub fn validate(&self, message_bytes_max: u64) -> Result<(), RecordError> {
         check_data(&self.data, message_bytes_max)?;
         check_key(&self.ordering_key)?;
+        self.options.check()?;
         check_attribute_count(self.attributes.len())?;
         let mut previous = None;
         for (key, value) in &self.attributes {
@@ -149,6 +188,32 @@ pub enum RecordError {
         /// The key that comes too late.
         key: String,
     },
+    /// There is no such priority.
+    #[error("priority is {priority}, the limit is {PRIORITY_MAX}")]
+    PriorityTooHigh {
+        /// The priority given.
+        priority: u64,
+    },
+    /// A time after the year 9999.
+    #[error("deliver_at is {time_ms} ms after 1970, the limit is {TIME_MS_MAX}")]
+    DeliverAtTooLate {
+        /// The time given.
+        time_ms: u64,
+    },
+    /// A time after the year 9999.
+    #[error("expire_at is {time_ms} ms after 1970, the limit is {TIME_MS_MAX}")]
+    ExpireAtTooLate {
+        /// The time given.
+        time_ms: u64,
+    },
+    /// The message could never be delivered.
+    #[error("expire_at ({expire_at_ms} ms after 1970) is not after deliver_at ({deliver_at_ms} ms)")]
+    ExpiresBeforeDelivery {
+        /// Not delivered before.
+        deliver_at_ms: u64,
+        /// Not delivered from then on.
+        expire_at_ms: u64,
+    },
 }
 
 impl RecordError {
@@ -163,6 +228,10 @@ impl RecordError {
             | RecordError::AttributeValueTooLong { .. }
             | RecordError::AttributeTwice { .. }
             | RecordError::AttributesUnsorted { .. } => Reason::InvalidAttribute,
+            RecordError::PriorityTooHigh { .. }
+            | RecordError::DeliverAtTooLate { .. }
+            | RecordError::ExpireAtTooLate { .. }
+            | RecordError::ExpiresBeforeDelivery { .. } => Reason::InvalidArgument,
         }
     }
 
@@ -183,6 +252,10 @@ impl RecordError {
                 ("attributes.value", Some(*bytes), Some(ATTRIBUTE_VALUE_BYTES_MAX as u64))
             }
             RecordError::AttributeTwice { .. } | RecordError::AttributesUnsorted { .. } => ("attributes", None, None),
+            RecordError::PriorityTooHigh { priority } => ("priority", Some(*priority), Some(u64::from(PRIORITY_MAX))),
+            RecordError::DeliverAtTooLate { time_ms } => ("deliver_at", Some(*time_ms), Some(TIME_MS_MAX)),
+            RecordError::ExpireAtTooLate { time_ms } => ("expire_at", Some(*time_ms), Some(TIME_MS_MAX)),
+            RecordError::ExpiresBeforeDelivery { expire_at_ms, .. } => ("expire_at", Some(*expire_at_ms), None),
         };
         let mut facts = vec![("field", field.to_owned())];
         facts.extend(value.map(|v| ("value", v.to_string())));

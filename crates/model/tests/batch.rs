@@ -9,8 +9,8 @@ use quorate_model::limits::{
     MESSAGE_BYTES_CAP, ORDERING_KEY_BYTES_MAX,
 };
 use quorate_model::{
-    BatchError, Codec, PartitionId, ProducerId, ProducerStamp, Record, RecordBatch, RecordBatchBuilder, RecordError,
-    TopicId,
+    BatchError, Codec, DeliveryOptions, PartitionId, ProducerId, ProducerStamp, Record, RecordBatch,
+    RecordBatchBuilder, RecordError, TopicId,
 };
 
 const HERE: PartitionId = PartitionId::new(TopicId::new(3), 1);
@@ -64,7 +64,7 @@ fn a_batch_looks_the_same_for_all_time() {
     #[rustfmt::skip]
     let expected = [
         86, 0, 0, 0,                                    // length
-        1, 0, 0, 0,                                     // version, codec, reserved
+        1, 0, 0, 0,                                     // version, codec, flags
         0, 0, 0, 0,                                     // crc, filled in below
         2, 0, 0, 0,                                     // count
         0x40, 0x42, 0x0f, 0, 0, 0, 0, 0,                // base timestamp 1,000,000
@@ -86,6 +86,42 @@ fn a_batch_looks_the_same_for_all_time() {
     assert_eq!(actual, expected);
     assert_eq!(crc, 0x5798_7cc3);
     assert_eq!(crc, batch.header().crc);
+}
+
+#[test]
+fn options_stand_before_the_data_of_every_record_if_one_has_some() {
+    let options = DeliveryOptions { priority: 9, deliver_at_ms: 300, expire_at_ms: 301 };
+    let records = [Record { options, ..data("a") }, data("b")];
+    let batch = build(Codec::None, None, &records);
+    assert_eq!(batch.bytes()[6..8], [3, 0]);
+    let payload = [0, 0, 0, 0, 9, 0xac, 0x02, 0xad, 0x02, 1, b'a', 1, 0, 0, 0, 0, 0, 0, 1, b'b'];
+    assert_eq!(batch.bytes()[HEADER_BYTES..], payload);
+    assert_eq!(batch.records().unwrap(), records);
+
+    let only_expiry = DeliveryOptions { expire_at_ms: 1, ..DeliveryOptions::default() };
+    let batch = build(Codec::None, None, &[Record { options: only_expiry, ..data("a") }]);
+    assert_eq!(batch.bytes()[6..8], [1, 0]);
+    let wrong = forged(&batch, |bytes| bytes[6] = 3);
+    let refused = RecordBatch::decode(wrong, HERE).unwrap().records().unwrap_err();
+    assert_eq!(refused.to_string(), "batch has the flags 0x0003 and its records give 0x0001");
+}
+
+#[test]
+fn options_out_of_bounds_are_refused() {
+    let refused = |priority, deliver_at_ms, expire_at_ms| {
+        let options = DeliveryOptions { priority, deliver_at_ms, expire_at_ms };
+        Record { options, ..data("a") }.validate(10).unwrap_err().to_string()
+    };
+    let late = 253_402_300_800_000;
+    insta::assert_snapshot!(
+        [refused(10, 0, 0), refused(0, late, 0), refused(0, 0, late), refused(0, 5, 5)].join("\n"),
+        @r"
+        priority is 10, the limit is 9
+        deliver_at is 253402300800000 ms after 1970, the limit is 253402300799999
+        expire_at is 253402300800000 ms after 1970, the limit is 253402300799999
+        expire_at (5 ms after 1970) is not after deliver_at (5 ms)
+        "
+    );
 }
 
 #[test]
@@ -173,7 +209,8 @@ fn the_header_is_checked_field_by_field() {
         [
             refused(4, &[2]),
             refused(5, &[3]),
-            refused(6, &[1]),
+            refused(6, &[4]),
+            refused(6, &[2]),
             refused(12, &0u32.to_le_bytes()),
             refused(12, &10_001u32.to_le_bytes()),
             refused(16, &u64::MAX.to_le_bytes()),
@@ -186,7 +223,8 @@ fn the_header_is_checked_field_by_field() {
         @r"
         batch has format version 2, known is 1
         batch has codec 3, known are 0 (none), 1 (lz4) and 2 (zstd)
-        batch has 0x0001 in its reserved bytes, which must be zero
+        batch has the flags 0x0004, known are 0 (none), 1 (options) and 3 (options and lanes)
+        batch has the flags 0x0002, known are 0 (none), 1 (options) and 3 (options and lanes)
         batch has no records; it needs 1 to 10000
         batch has 10001 records, the limit is 10000
         batch has base timestamp 18446744073709551615 ms after its greatest timestamp 1000300 ms
@@ -381,8 +419,20 @@ fn any_record() -> impl Strategy<Value = Record> {
         proptest::collection::vec(any::<u8>(), 0..60),
         (any::<u8>(), 0usize..3_000).prop_map(|(byte, len)| vec![byte; len]),
     ];
-    (any::<u64>(), 0u32..64, "\\PC{0,6}", attributes, payload)
-        .prop_map(|(time, shift, key, attributes, payload)| Record::new(time >> shift, key, attributes, payload))
+    (any::<u64>(), 0u32..64, "\\PC{0,6}", attributes, any_options(), payload).prop_map(
+        |(time, shift, key, attributes, options, payload)| {
+            let record = Record::new(time >> shift, key, attributes, payload);
+            Record { options, ..record }
+        },
+    )
+}
+
+fn any_options() -> impl Strategy<Value = DeliveryOptions> {
+    let some = (0..=9u8, 0..1_000_000u64, 0..1_000_000u64).prop_map(|(priority, deliver_at_ms, more)| {
+        let expire_at_ms = if more.is_multiple_of(2) { 0 } else { deliver_at_ms + more };
+        DeliveryOptions { priority, deliver_at_ms, expire_at_ms }
+    });
+    prop_oneof![Just(DeliveryOptions::default()), some]
 }
 
 fn any_stamp() -> impl Strategy<Value = Option<ProducerStamp>> {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_model::{
-    AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, DeadLetterPolicy, IndexSegment, Machine,
-    MachineKind, MetaCommand, MetaRejected, NewSubscription, NodeId, Offset, PartitionCommand, PartitionId, ProducerId,
-    ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, RetryPolicy, SubscriptionChange, SubscriptionName,
-    SubscriptionRejected, TopicId, TopicName,
+    AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, DeadLetterPolicy, DeliveryOptions, IndexSegment,
+    Machine, MachineKind, MetaCommand, MetaRejected, NewSubscription, NodeId, Offset, PartitionCommand, PartitionId,
+    ProducerId, ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, RetryPolicy, SubscriptionChange,
+    SubscriptionName, SubscriptionRejected, TopicId, TopicName,
 };
 
 const HERE: PartitionId = PartitionId::new(TopicId::new(1), 2);
@@ -85,9 +85,13 @@ fn subscription() -> NewSubscription {
 }
 
 fn append(producer: u64) -> PartitionCommand {
+    append_with(producer, DeliveryOptions::default())
+}
+
+fn append_with(producer: u64, options: DeliveryOptions) -> PartitionCommand {
     let stamp = ProducerStamp { id: ProducerId::new(producer), epoch: 1, base_sequence: 0 };
     let mut batch = RecordBatchBuilder::new(HERE, Codec::None, Some(stamp));
-    batch.push(Record::new(50, "", [], "x")).unwrap();
+    batch.push(Record { options, ..Record::new(50, "", [], "x") }).unwrap();
     PartitionCommand::Append { time_ms: 0x0102_0304_0506_0708, batch: batch.build().unwrap().bytes().clone() }
 }
 
@@ -107,9 +111,14 @@ fn an_append_is_a_tag_a_time_and_the_batch_as_it_is() {
 }
 
 #[test]
-fn the_commands_of_retention_look_the_same_for_all_time() {
+fn the_commands_of_retention_and_release_look_the_same_for_all_time() {
     let trim = PartitionCommand::TrimTo { offset: Offset::new(0x0102) };
-    for (command, golden) in [(trim, &[2, 2, 1, 0, 0, 0, 0, 0, 0][..]), (PartitionCommand::Mark, &[3])] {
+    let release = PartitionCommand::Release { time_ms: 0x0102 };
+    for (command, golden) in [
+        (trim, &[2, 2, 1, 0, 0, 0, 0, 0, 0][..]),
+        (PartitionCommand::Mark, &[3]),
+        (release, &[9, 2, 1, 0, 0, 0, 0, 0, 0]),
+    ] {
         assert_eq!(command.encode(), golden);
         assert_eq!(PartitionCommand::decode(&command.encode()), Ok(command));
         let longer = Bytes::from([golden, &[0]].concat());
@@ -155,11 +164,16 @@ fn checkpoints_look_the_same_for_all_time() {
     partition.apply(5, &PartitionCommand::Mark.encode());
     partition.apply(6, &PartitionCommand::TrimTo { offset: Offset::new(2) }.encode());
     partition.apply(7, &append(10).encode());
+    partition.apply(8, &PartitionCommand::Release { time_ms: 700 }.encode());
+    partition.apply(9, &append_with(11, DeliveryOptions { priority: 9, ..Default::default() }).encode());
+    partition.apply(10, &append_with(12, DeliveryOptions { deliver_at_ms: 5, ..Default::default() }).encode());
     insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
-        020102010704f80603020204323e0407010101010001fc77cebf3f0008010102
-        010001fc000145fa0109010104010001fc0940feef020a010107010001fc1283
-        33d10304010702080409070a0103027cfd0807060504030201010503bafd0807
-        06050403020101fd0807060504030201fd080706050403020100
+        030102010a06fb7a0106031a050632c00607010101010001fc77cebf3f000801
+        0102010001fc000145fa0109010104010001fc0940feef020a010107010001fc
+        128333d1030b010109010001fc35b935f3040c01010a010001fc7fe1672b0506
+        010702080409070a090b0a0c0103027cfd080706050403020100010503bafd08
+        070605040302010001fd0807060504030201fd080706050403020100fbbc0202
+        000106090005
         ");
 
     let mut meta = Machine::new(MachineKind::Meta);

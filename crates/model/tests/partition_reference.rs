@@ -129,7 +129,7 @@ fn apply(machine: &mut Machine, index: u64, entry: &Entry) -> (Option<Reply>, Ve
 fn segments(changes: Vec<Change>) -> impl Iterator<Item = IndexSegment> {
     changes.into_iter().filter_map(|change| match change {
         Change::Segment(segment) => Some(segment),
-        Change::Checkpoint => None,
+        Change::Checkpoint | Change::Lanes(_) | Change::LanesTrimmed(_) => None,
     })
 }
 

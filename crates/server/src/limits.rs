@@ -153,6 +153,9 @@ pub(crate) const DISPATCH_ORDERS_AT_ONCE: usize = 256;
 /// Bytes of the log that an actor reads at a time.
 pub(crate) const DISPATCH_READ_BYTES: u64 = 256 << 10;
 
+/// Messages with an order of their own that an actor reads at a time.
+pub(crate) const DISPATCH_READ_PLACES: usize = 128;
+
 /// Bytes of messages that an actor keeps after it has read them.
 pub(crate) const DISPATCH_RECENT_BYTES: usize = 1 << 20;
 

@@ -217,6 +217,11 @@ async fn what_is_returned_comes_again_with_its_attempts_and_the_reason() {
     let outcomes = acknowledge(&address, "billing", vec![ids(&first)[0].clone(), ids(&third)[0].clone()]).await;
     assert_eq!(outcomes, [v1::Outcome::LeaseLost, v1::Outcome::Done]);
 
+    // One that a later leader made: whoever is asked just hasn't heard of it, and can't tell what became of it.
+    let later = quorate_model::AckId::parse(&ids(&first)[1]).unwrap();
+    let later = quorate_model::AckId { term: later.term + 1, ..later }.to_string();
+    assert_eq!(acknowledge(&address, "billing", vec![later]).await, [v1::Outcome::Unknown]);
+
     // When a subscriber is gone, what it had comes to the next one.
     drop(stream);
     let mut next = Stream::open(&address, "billing", 10).await;

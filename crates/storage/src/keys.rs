@@ -11,11 +11,13 @@
 //! index  [replica u64][base offset u64][first index u64]   segment
 //! state  [replica u64][0x01]                      checkpoint
 //! state  [replica u64][0x02][index u64]           checkpoint that is kept
+//! state  [replica u64][0x03][lane u8][due u64][offset u64]   a message with an order of its own; empty
 //! ```
 
 use std::ops::Range;
 
-use quorate_model::ReplicaId;
+use quorate_model::partition::subscription::{Lane, Place, Position};
+use quorate_model::{Offset, ReplicaId};
 
 /// Tags are on disk: never change one, never use a retired one again.
 const NODE_LAYOUT: u8 = 0x00;
@@ -25,6 +27,7 @@ const RAFT_PURGED: u8 = 0x02;
 const RAFT_COMMITTED: u8 = 0x03;
 const STATE_CHECKPOINT: u8 = 0x01;
 const STATE_KEPT: u8 = 0x02;
+const STATE_LANE: u8 = 0x03;
 
 pub(crate) fn layout() -> Vec<u8> {
     vec![NODE_LAYOUT]
@@ -55,6 +58,33 @@ pub(crate) fn kept(replica: ReplicaId, index: u64) -> Vec<u8> {
     let mut key = tagged(replica, STATE_KEPT);
     key.extend(index.to_be_bytes());
     key
+}
+
+/// A message's place in its lane.
+pub(crate) fn place(replica: ReplicaId, Position { lane, place }: Position) -> Vec<u8> {
+    let mut key = tagged(replica, STATE_LANE);
+    key.push(lane.to_byte());
+    key.extend(place.due_ms.to_be_bytes());
+    key.extend(place.offset.get().to_be_bytes());
+    key
+}
+
+/// The places in the key of such a row.
+pub(crate) fn place_of(key: &[u8]) -> Option<Place> {
+    let (due_ms, offset) = key.get(10..)?.split_first_chunk()?;
+    let offset = offset.try_into().ok()?;
+    Some(Place { due_ms: u64::from_be_bytes(*due_ms), offset: Offset::new(u64::from_be_bytes(offset)) })
+}
+
+/// The keys of a lane's messages between two places.
+pub(crate) fn places(replica: ReplicaId, lane: Lane, places: Range<Place>) -> Range<Vec<u8>> {
+    let key = |at| place(replica, Position { lane, place: at });
+    key(places.start)..key(places.end)
+}
+
+/// The keys of the messages of all lanes.
+pub(crate) fn lanes(replica: ReplicaId) -> Range<Vec<u8>> {
+    tagged(replica, STATE_LANE)..tagged(replica, STATE_LANE + 1)
 }
 
 pub(crate) fn entry(replica: ReplicaId, index: u64) -> Vec<u8> {
@@ -127,6 +157,12 @@ mod tests {
         assert_eq!(entry(replica, 3), [&prefix[..], &[0, 0, 0, 0, 0, 0, 0, 3]].concat());
         let fields = [&prefix[..], &[0, 0, 0, 0, 0, 0, 0, 4], &[0, 0, 0, 0, 0, 0, 0, 5]].concat();
         assert_eq!(segment(replica, 4, 5), fields);
+        let lane = Lane { priority: 4, delayed: true };
+        let at = Place { due_ms: 5, offset: Offset::new(6) };
+        let fields = [&prefix[..], &[3, 9], &[0, 0, 0, 0, 0, 0, 0, 5], &[0, 0, 0, 0, 0, 0, 0, 6]].concat();
+        assert_eq!(place(replica, Position { lane, place: at }), fields);
+        assert_eq!(place_of(&fields), Some(at));
+        assert!(lanes(replica).contains(&fields) && places(replica, lane, Place::FIRST..at.next()).contains(&fields));
     }
 
     #[test]

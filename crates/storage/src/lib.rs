@@ -23,6 +23,7 @@ mod entry;
 mod error;
 mod identity;
 mod keys;
+mod lanes;
 mod log_writer;
 mod raft_log;
 mod records;

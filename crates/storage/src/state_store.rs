@@ -7,10 +7,11 @@ use quorate_model::{IndexSegment, Offset, ReplicaId};
 use tokio::sync::oneshot;
 
 use crate::checkpoint::Checkpoint;
-use crate::engine::{Direction, RowOp, ScanLimit, Table};
+use crate::engine::{Direction, RowOp, RowReader, ScanLimit, Table};
 use crate::entry::EntryId;
 use crate::error::StorageError;
 use crate::keys;
+use crate::lanes::LaneWrites;
 use crate::log_writer::Completion;
 use crate::raft_log::{PurgeOutcome, RaftLog};
 use crate::storage::Storage;
@@ -24,6 +25,7 @@ pub struct StateStore {
     storage: Storage,
     replica: ReplicaId,
     recent: Arc<Mutex<Recent>>,
+    lane_writes: Arc<LaneWrites>,
 }
 
 /// The newest segments. They are read most, and the last of them are not on disk yet.
@@ -46,7 +48,19 @@ const SCAN_SEGMENTS: usize = 1024;
 impl StateStore {
     /// The rows of a replica; reads nothing yet.
     pub fn new(storage: &Storage, replica: ReplicaId) -> StateStore {
-        StateStore { storage: storage.clone(), replica, recent: Arc::default() }
+        StateStore { storage: storage.clone(), replica, recent: Arc::default(), lane_writes: Arc::default() }
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    pub(crate) fn reader(&self) -> &Arc<dyn RowReader> {
+        self.storage.reader()
+    }
+
+    pub(crate) fn lane_writes(&self) -> &Arc<LaneWrites> {
+        &self.lane_writes
     }
 
     /// Whose rows they are.
@@ -125,6 +139,7 @@ impl StateStore {
             self.delete_kept(0, u64::MAX),
             self.kept_row(checkpoint),
             RowOp::DeleteRange { table: Table::Index, from: index.start, to: index.end },
+            self.delete_lanes(),
         ];
         self.lock().remove_all();
         log.purge_with(upto, rows).await
@@ -222,7 +237,7 @@ impl StateStore {
     }
 
     /// Waits until all that was enqueued so far can be read.
-    async fn written(&self) -> Result<(), StorageError> {
+    pub(crate) async fn written(&self) -> Result<(), StorageError> {
         let (done, written) = oneshot::channel();
         // If the caller is gone there is nobody to tell.
         self.storage.write_ordered(Vec::new(), Completion::call(move |result| drop(done.send(result))));

@@ -95,7 +95,7 @@ impl Partition {
 fn segments(changes: Vec<Change>) -> Vec<IndexSegment> {
     let segment = |change| match change {
         Change::Segment(segment) => Some(segment),
-        Change::Checkpoint => None,
+        Change::Checkpoint | Change::Lanes(_) | Change::LanesTrimmed(_) => None,
     };
     changes.into_iter().filter_map(segment).collect()
 }

@@ -4,14 +4,14 @@ use crate::connect::Connect;
 use crate::failure::Failure;
 use crate::lines::{self, Line};
 use crate::output::{Output, shows_progress};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use quorate_client::{Compression, Message, PublishError, Publisher, Receipt};
 use serde::Serialize;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -44,6 +44,18 @@ pub(crate) struct Publish {
     /// Partition to publish to [default: by key, else by turns]
     #[arg(long)]
     partition: Option<u32>,
+    /// 0 to 9: of what is ready in a partition, subscriptions deliver higher priorities first
+    #[arg(long, default_value_t = 0, value_parser = value_parser!(u8).range(..=9))]
+    priority: u8,
+    /// Subscriptions deliver it only after this time, such as `30s` or `2h`
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    delay: Option<Duration>,
+    /// Subscriptions deliver it only from then on, such as `2030-01-31T08:00:00Z`
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_rfc3339_weak, conflicts_with = "delay")]
+    deliver_at: Option<SystemTime>,
+    /// Subscriptions don't deliver it any more after this time, such as `10m`
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    expire_after: Option<Duration>,
     /// How batches are compressed, on the way and on disk
     #[arg(long, value_enum, default_value_t = Codec::None)]
     compression: Codec,
@@ -154,6 +166,16 @@ impl Publish {
         }
         if let Some(partition) = self.partition {
             message = message.partition(partition);
+        }
+        message = message.priority(self.priority);
+        if let Some(delay) = self.delay {
+            message = message.deliver_after(delay);
+        }
+        if let Some(time) = self.deliver_at {
+            message = message.deliver_at(time);
+        }
+        if let Some(time) = self.expire_after {
+            message = message.expire_after(time);
         }
         self.attributes.iter().fold(message, |message, (key, value)| message.attribute(key, value))
     }

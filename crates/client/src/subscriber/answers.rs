@@ -63,17 +63,22 @@ pub(super) fn shortened(mut error: String) -> String {
 pub(super) fn received(topic: &TopicRef, wire: pb::ReceivedMessage) -> Result<ReceivedMessage, ClientError> {
     let malformed = |what: &str| ClientError::new(Cause::Protocol, format!("a delivered message has a wrong {what}"));
     let message = wire.message.ok_or_else(|| malformed("content"))?;
-    let time = wire.publish_time.unwrap_or_default();
-    let seconds = u64::try_from(time.seconds).map_err(|_| malformed("time"))?;
-    let millis = u64::try_from(time.nanos / 1_000_000).map_err(|_| malformed("time"))?;
+    let time_ms = |time: prost_types::Timestamp| {
+        let seconds = u64::try_from(time.seconds).map_err(|_| malformed("time"))?;
+        let millis = u64::try_from(time.nanos / 1_000_000).map_err(|_| malformed("time"))?;
+        Ok::<_, ClientError>(seconds.saturating_mul(1_000).saturating_add(millis))
+    };
     Ok(ReceivedMessage {
         topic: Arc::clone(&topic.name),
         message_id: MessageId::parse(&wire.message_id).map_err(|_| malformed("id"))?,
         partition: wire.partition,
         offset: wire.offset,
-        publish_time_ms: seconds * 1_000 + millis,
+        publish_time_ms: time_ms(wire.publish_time.unwrap_or_default())?,
         ordering_key: message.ordering_key.into(),
         attributes: message.attributes.into_iter().collect(),
+        priority: u8::try_from(message.priority).map_err(|_| malformed("priority"))?,
+        deliver_at_ms: message.deliver_at.map(time_ms).transpose()?,
+        expire_at_ms: message.expire_at.map(time_ms).transpose()?,
         data: message.data,
     })
 }

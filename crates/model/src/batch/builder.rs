@@ -68,9 +68,10 @@ impl RecordBatchBuilder {
         };
         let mut batch = Vec::with_capacity(self.bytes_estimate);
         batch.resize(HEADER_BYTES, 0);
+        let flags = payload::flags(self.records.iter().map(|record| &record.options));
         let mut count = 0;
         for record in &self.records {
-            payload::put_record(&mut batch, record, count, base_timestamp_ms);
+            payload::put_record(&mut batch, record, count, base_timestamp_ms, flags);
             count += 1;
         }
         let uncompressed_len = u32::try_from(batch.len() - HEADER_BYTES).expect("the estimate bounds the payload");
@@ -85,6 +86,7 @@ impl RecordBatchBuilder {
         };
         let header = BatchHeader {
             codec,
+            flags,
             crc: 0,
             count,
             base_timestamp_ms,

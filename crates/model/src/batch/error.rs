@@ -39,11 +39,19 @@ pub enum BatchError {
         /// The byte found.
         actual: u8,
     },
-    /// Bytes set aside for later versions aren't zero.
-    #[error("batch has {actual:#06x} in its reserved bytes, which must be zero")]
-    Reserved {
+    /// Flags that this version doesn't know, or that don't go together.
+    #[error("batch has the flags {actual:#06x}, known are 0 (none), 1 (options) and 3 (options and lanes)")]
+    Flags {
         /// The value found.
         actual: u16,
+    },
+    /// The records aren't as the flags say.
+    #[error("batch has the flags {actual:#06x} and its records give {expected:#06x}")]
+    FlagsMismatch {
+        /// What the header says.
+        actual: u16,
+        /// What the records give.
+        expected: u16,
     },
     /// The checksum doesn't match: the bytes changed on the way, or were made for another partition.
     #[error(
@@ -165,6 +173,8 @@ pub enum RecordField {
     OrderingKey,
     /// The number of attributes, a key or a value.
     Attributes,
+    /// Priority, time of delivery, time of expiry.
+    Options,
     /// The payload.
     Data,
 }
@@ -176,6 +186,7 @@ impl std::fmt::Display for RecordField {
             RecordField::TimestampDelta => "timestamp_delta",
             RecordField::OrderingKey => "ordering_key",
             RecordField::Attributes => "attributes",
+            RecordField::Options => "options",
             RecordField::Data => "data",
         })
     }

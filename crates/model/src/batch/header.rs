@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  0        4       5      6         8     12      16         24        32        40      44         52          56
-//!  | length | version | codec | reserved | crc | count | base time | max time | producer | epoch | sequence | uncompressed | payload…
+//!  | length | version | codec | flags    | crc | count | base time | max time | producer | epoch | sequence | uncompressed | payload…
 //! ```
 
 use bytes::Bytes;
@@ -55,11 +55,36 @@ pub struct ProducerStamp {
     pub base_sequence: u64,
 }
 
+/// What is special about the records of a batch: two bits, the others are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchFlags {
+    /// Bit 0. Some record has [`DeliveryOptions`](crate::DeliveryOptions), and every record says which.
+    pub options: bool,
+    /// Bit 1, only with bit 0. Some record has a place of its own besides the one in the log.
+    pub lanes: bool,
+}
+
+impl BatchFlags {
+    pub(super) fn bits(self) -> u16 {
+        u16::from(self.options) | u16::from(self.lanes) << 1
+    }
+
+    fn from_bits(bits: u16) -> Result<BatchFlags, BatchError> {
+        let flags = BatchFlags { options: bits & 1 != 0, lanes: bits & 2 != 0 };
+        if flags.bits() != bits || (flags.lanes && !flags.options) {
+            return Err(BatchError::Flags { actual: bits });
+        }
+        Ok(flags)
+    }
+}
+
 /// What the header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchHeader {
     /// How the payload is compressed.
     pub codec: Codec,
+    /// What is special about the records.
+    pub flags: BatchFlags,
     /// The checksum, as stored.
     pub crc: u32,
     /// Number of records, at least one.
@@ -93,12 +118,9 @@ impl BatchHeader {
             return Err(BatchError::Trailing { need: need as u64, extra: (have - need) as u64 });
         }
         let codec = Codec::from_byte(head[5])?;
-        let reserved = u16::from_le_bytes([head[6], head[7]]);
-        if reserved != 0 {
-            return Err(BatchError::Reserved { actual: reserved });
-        }
         let header = BatchHeader {
             codec,
+            flags: BatchFlags::from_bits(u16::from_le_bytes([head[6], head[7]]))?,
             crc: u32_at(head, CRC_AT.start),
             count: u32_at(head, 12),
             base_timestamp_ms: u64_at(head, 16),
@@ -159,7 +181,8 @@ impl BatchHeader {
         batch[0..4].copy_from_slice(&length.to_le_bytes());
         batch[4] = FORMAT_VERSION;
         batch[5] = self.codec as u8;
-        batch[6..12].fill(0);
+        batch[6..8].copy_from_slice(&self.flags.bits().to_le_bytes());
+        batch[8..12].fill(0);
         batch[12..16].copy_from_slice(&self.count.to_le_bytes());
         batch[16..24].copy_from_slice(&self.base_timestamp_ms.to_le_bytes());
         batch[24..32].copy_from_slice(&self.max_timestamp_ms.to_le_bytes());

@@ -9,7 +9,7 @@ mod payload;
 
 pub use builder::RecordBatchBuilder;
 pub use error::BatchError;
-pub use header::{BatchHeader, Codec, FORMAT_VERSION, HEADER_BYTES, ProducerStamp};
+pub use header::{BatchFlags, BatchHeader, Codec, FORMAT_VERSION, HEADER_BYTES, ProducerStamp};
 
 use bytes::Bytes;
 

@@ -1,20 +1,32 @@
 //! Records inside a payload, one after another:
 //!
 //! ```text
-//! offset_delta  timestamp_delta  key_len key  attribute_count (key_len key value_len value)*  data_len data
+//! offset_delta  timestamp_delta  key_len key  attribute_count (key_len key value_len value)*  [options]  data_len data
 //! ```
 //!
-//! All numbers are varints in their shortest form.
+//! All numbers are varints in their shortest form. Options are there if the header's flag says so:
+//! `priority deliver_at_ms expire_at_ms`.
 
 use bytes::Bytes;
 
 use crate::batch::error::RecordField;
-use crate::batch::{BatchError, BatchHeader};
-use crate::record::{Record, RecordError, check_attribute, check_attribute_count, check_data, check_key};
+use crate::batch::{BatchError, BatchFlags, BatchHeader};
+use crate::limits::TIME_MS_MAX;
+use crate::record::{
+    DeliveryOptions, Record, RecordError, check_attribute, check_attribute_count, check_data, check_key,
+};
 use crate::varint;
 
+/// What the header says about these records.
+pub(super) fn flags<'a>(options: impl IntoIterator<Item = &'a DeliveryOptions>) -> BatchFlags {
+    options.into_iter().fold(BatchFlags::default(), |flags, options| BatchFlags {
+        options: flags.options || *options != DeliveryOptions::default(),
+        lanes: flags.lanes || options.leaves_the_log(),
+    })
+}
+
 /// Appends one record.
-pub(super) fn put_record(out: &mut Vec<u8>, record: &Record, index: u32, base_timestamp_ms: u64) {
+pub(super) fn put_record(out: &mut Vec<u8>, record: &Record, index: u32, base_timestamp_ms: u64, flags: BatchFlags) {
     varint::put(out, u64::from(index));
     varint::put(out, record.timestamp_ms - base_timestamp_ms);
     put_bytes(out, &record.ordering_key);
@@ -22,6 +34,12 @@ pub(super) fn put_record(out: &mut Vec<u8>, record: &Record, index: u32, base_ti
     for (key, value) in &record.attributes {
         put_bytes(out, key.as_bytes());
         put_bytes(out, value.as_bytes());
+    }
+    if flags.options {
+        let DeliveryOptions { priority, deliver_at_ms, expire_at_ms } = record.options;
+        varint::put(out, u64::from(priority));
+        varint::put(out, deliver_at_ms);
+        varint::put(out, expire_at_ms);
     }
     put_bytes(out, &record.data);
 }
@@ -31,7 +49,10 @@ pub(super) fn record_bytes_max(record: &Record) -> usize {
     let sized = |len: usize| varint::len(len as u64) + len;
     let attributes: usize = record.attributes.iter().map(|(key, value)| sized(key.len()) + sized(value.len())).sum();
     let deltas = varint::len(u64::from(u32::MAX)) + varint::BYTES_MAX;
+    // Other records of the batch may have options even if this one has none.
+    let options = 1 + 2 * varint::len(TIME_MS_MAX);
     deltas
+        + options
         + sized(record.ordering_key.len())
         + varint::len(record.attributes.len() as u64)
         + attributes
@@ -55,6 +76,7 @@ pub(super) fn read_records(
             timestamp_ms: parts.timestamp_ms,
             ordering_key: payload.slice_ref(parts.ordering_key),
             attributes: parts.attributes,
+            options: parts.options,
             data: payload.slice_ref(parts.data),
         });
     })?;
@@ -70,6 +92,7 @@ struct Parts<'a> {
     timestamp_ms: u64,
     ordering_key: &'a [u8],
     attributes: Vec<(String, String)>,
+    options: DeliveryOptions,
     data: &'a [u8],
 }
 
@@ -83,10 +106,14 @@ fn walk<'a>(
     let (base_ms, max_ms) = (header.base_timestamp_ms, header.max_timestamp_ms);
     let (mut least_ms, mut greatest_ms) = (u64::MAX, 0);
     let mut rest = payload;
+    let mut all_options = BatchFlags::default();
     for index in 0..header.count {
         let mut reader = RecordReader { rest, index };
-        let parts = reader.record(base_ms, message_bytes_max)?;
+        let parts = reader.record(base_ms, message_bytes_max, header.flags)?;
         rest = reader.rest;
+        let its = flags([&parts.options]);
+        all_options.options |= its.options;
+        all_options.lanes |= its.lanes;
         least_ms = least_ms.min(parts.timestamp_ms);
         greatest_ms = greatest_ms.max(parts.timestamp_ms);
         each(parts);
@@ -97,6 +124,9 @@ fn walk<'a>(
     if (least_ms, greatest_ms) != (base_ms, max_ms) {
         return Err(BatchError::TimestampSpan { base_ms, max_ms });
     }
+    if all_options != header.flags {
+        return Err(BatchError::FlagsMismatch { actual: header.flags.bits(), expected: all_options.bits() });
+    }
     Ok(())
 }
 
@@ -106,7 +136,7 @@ struct RecordReader<'a> {
 }
 
 impl<'a> RecordReader<'a> {
-    fn record(&mut self, base_ms: u64, message_bytes_max: u64) -> Result<Parts<'a>, BatchError> {
+    fn record(&mut self, base_ms: u64, message_bytes_max: u64, flags: BatchFlags) -> Result<Parts<'a>, BatchError> {
         let offset_delta = self.number(RecordField::OffsetDelta)?;
         if offset_delta != u64::from(self.index) {
             return Err(BatchError::OffsetDelta { index: self.index, actual: offset_delta });
@@ -117,9 +147,21 @@ impl<'a> RecordReader<'a> {
         let ordering_key = self.bytes(RecordField::OrderingKey)?;
         check_key(ordering_key).map_err(|error| self.refused(error))?;
         let attributes = self.attributes()?;
+        let options = if flags.options { self.options()? } else { DeliveryOptions::default() };
+        options.check().map_err(|error| self.refused(error))?;
         let data = self.bytes(RecordField::Data)?;
         check_data(data, message_bytes_max).map_err(|error| self.refused(error))?;
-        Ok(Parts { timestamp_ms, ordering_key, attributes, data })
+        Ok(Parts { timestamp_ms, ordering_key, attributes, options, data })
+    }
+
+    fn options(&mut self) -> Result<DeliveryOptions, BatchError> {
+        let priority = self.number(RecordField::Options)?;
+        let too_high = |_| self.refused(RecordError::PriorityTooHigh { priority });
+        Ok(DeliveryOptions {
+            priority: u8::try_from(priority).map_err(too_high)?,
+            deliver_at_ms: self.number(RecordField::Options)?,
+            expire_at_ms: self.number(RecordField::Options)?,
+        })
     }
 
     fn attributes(&mut self) -> Result<Vec<(String, String)>, BatchError> {

@@ -1,8 +1,9 @@
 //! One partition: which appends are accepted, which offsets they get, and where in the log they stand.
 //!
-//! The Raft log is the message store, so the machine keeps no payload. It reads a batch's header, never
-//! its records.
+//! The Raft log is the message store, so the machine keeps no payload. It reads a batch's header, and its records only
+//! where the header says that some are delivered in an order of their own.
 
+mod lanes;
 mod producers;
 mod rejected;
 mod segment;
@@ -12,6 +13,7 @@ pub mod subscription;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use lanes::Lanes;
 pub use rejected::AppendRejected;
 pub use segment::IndexSegment;
 pub use stretches::{Retained, Stretch, Stretches};
@@ -22,13 +24,14 @@ use crate::command::PartitionCommand;
 use crate::ids::{Offset, PartitionId};
 use crate::limits::CHECKPOINT_BYTES_MAX;
 use crate::machine::{Applied, Change, Effect};
+use crate::record::Record;
 use crate::reply::Reply;
 use crate::sabotage::{Bug, is_planted};
 use producers::{Producers, Verdict};
 use stretches::Times;
 use subscription::{SubscriptionChanged, SubscriptionRejected, Subscriptions};
 
-const CHECKPOINT_VERSION: u8 = 2;
+const CHECKPOINT_VERSION: u8 = 3;
 
 /// The answer to an append that stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,7 @@ pub struct PartitionMachine {
     /// Of the batches behind the last mark; `None` if there are none.
     open_times: Option<Times>,
     subscriptions: Subscriptions,
+    lanes: Lanes,
 }
 
 impl PartitionMachine {
@@ -72,6 +76,7 @@ impl PartitionMachine {
             stretches: Stretches::default(),
             open_times: None,
             subscriptions: Subscriptions::default(),
+            lanes: Lanes::default(),
         }
     }
 
@@ -115,6 +120,11 @@ impl PartitionMachine {
         &self.subscriptions
     }
 
+    /// Messages with an order of their own.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
     /// How many producers are remembered.
     pub fn producer_count(&self) -> usize {
         self.producers.len()
@@ -130,15 +140,22 @@ impl PartitionMachine {
         match command {
             PartitionCommand::Append { time_ms, batch } => self.apply_append(index, time_ms, batch),
             PartitionCommand::TrimTo { offset } => {
-                let changes = self.skip(index);
+                let mut changes = self.skip(index);
                 if self.stretches.trim_to(offset) {
                     self.subscriptions.trim_to(self.log_start());
+                    let trimmed = self.lanes.trimmed(self.log_start(), self.stretches.released_ms());
+                    changes.extend((!trimmed.is_empty()).then_some(Change::LanesTrimmed(trimmed)));
                 }
                 self.log_start_reply(changes)
             }
             PartitionCommand::Mark => {
                 let changes = self.mark(index);
                 self.log_start_reply(changes)
+            }
+            PartitionCommand::Release { time_ms } => {
+                let changes = self.skip(index);
+                self.lanes.release(time_ms);
+                Applied { reply: Reply::Released(self.lanes.released_ms()), changes, effects: Vec::new() }
             }
             PartitionCommand::BeginSubscription { subscription, start } => {
                 let changes = self.skip(index);
@@ -165,13 +182,15 @@ impl PartitionMachine {
         let before = self.next_offset;
         let judged = RecordBatch::trusted(batch)
             .map_err(AppendRejected::Malformed)
-            .and_then(|batch| Ok((self.judge(batch.header())?, batch)));
+            .and_then(|batch| Ok((self.judge(batch.header())?, in_lanes(&batch)?, batch)));
         let (outcome, changes) = match judged {
-            Ok((Verdict::Expected, batch)) => {
-                let (appended, changes) = self.append(index, &batch);
+            Ok((Verdict::Expected, in_lanes, batch)) => {
+                let (appended, mut changes) = self.append(index, &batch);
+                let rows = self.lanes.append(appended.base_offset, &in_lanes);
+                changes.extend((!rows.is_empty()).then_some(Change::Lanes(rows)));
                 (Ok(appended), changes)
             }
-            Ok((Verdict::Duplicate { base_offset }, batch)) => {
+            Ok((Verdict::Duplicate { base_offset }, _, batch)) => {
                 let earlier = Appended { base_offset, count: batch.header().count, duplicate: true };
                 (Ok(earlier), self.skip(index))
             }
@@ -194,6 +213,7 @@ impl PartitionMachine {
             end: self.next_offset,
             end_bytes: self.appended_bytes,
             newest_ms: times.newest_ms,
+            released_ms: self.lanes.released_ms(),
         };
         if self.stretches.mark(stretch) {
             self.open_times = None;
@@ -306,6 +326,14 @@ impl PartitionMachine {
         }
         vec![Change::Segment(closed)]
     }
+}
+
+/// The records of a batch, if some of them have an order of their own. Of the others nobody but their readers looks at one.
+fn in_lanes(batch: &RecordBatch) -> Result<Vec<Record>, AppendRejected> {
+    if !batch.header().flags.lanes {
+        return Ok(Vec::new());
+    }
+    batch.records().map_err(AppendRejected::Malformed)
 }
 
 fn subscription_reply(outcome: Result<SubscriptionChanged, SubscriptionRejected>, changes: Vec<Change>) -> Applied {

@@ -31,6 +31,8 @@ pub struct Stretch {
     pub end_bytes: u64,
     /// The latest time at which one of its batches was proposed, by the clock of the leader of that time.
     pub newest_ms: u64,
+    /// Up to when delayed messages had been released at its end.
+    pub released_ms: u64,
 }
 
 /// The stretches of a partition, the open one at the end aside.
@@ -60,6 +62,11 @@ impl Stretches {
     /// The oldest offset that is kept.
     pub fn log_start(&self) -> Offset {
         self.removed.map_or(Offset::ZERO, |stretch| stretch.end)
+    }
+
+    /// Up to when delayed messages had been released where the log begins.
+    pub(super) fn released_ms(&self) -> u64 {
+        self.removed.map_or(0, |stretch| stretch.released_ms)
     }
 
     /// Log index of the mark behind which the log begins; `None` while nothing was trimmed.
@@ -179,6 +186,7 @@ mod tests {
             end: Offset::new(n * 10),
             end_bytes: n * 100,
             newest_ms,
+            released_ms: 0,
         });
         Stretches { removed: None, kept: kept.collect() }
     }

@@ -1,17 +1,17 @@
 //! What a leader does with one subscription of the transcript's partition. Time stands still unless it is advanced, and
 //! nothing is certain until `commit`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Return, Rules, SessionId, WaiterId,
-    Want,
+    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Parcel, Return, Rules, SessionId,
+    WaiterId, Want,
 };
 use quorate_model::partition::subscription::{
     KeyHash, Lane, Place, Position, Settled, SubscriptionChanged, SubscriptionRejected, SubscriptionState,
 };
-use quorate_model::{Offset, PartitionCommand, PartitionMachine, RetryPolicy, SubscriptionId};
+use quorate_model::{DeliveryOptions, Offset, PartitionCommand, PartitionMachine, RetryPolicy, SubscriptionId};
 
 use super::Line;
 
@@ -33,19 +33,26 @@ impl Credits for Purses {
     }
 }
 
+struct Message {
+    key: String,
+    options: DeliveryOptions,
+}
+
 #[derive(Default)]
 pub(crate) struct Leader {
     now_s: u64,
-    /// The keys of the messages published so far; their order is that of offsets.
-    keys: Vec<String>,
+    /// The messages published so far; their order is that of offsets.
+    messages: Vec<Message>,
+    /// Those with an order of their own.
+    places: BTreeMap<Lane, BTreeSet<Place>>,
     /// Only messages with this key are wanted.
     filter: Option<String>,
     dispatcher: Option<Dispatcher>,
     credits: Purses,
     /// Messages delivered so far → their last delivery.
-    leases: BTreeMap<Offset, LeaseId>,
+    leases: BTreeMap<Offset, (LeaseId, Position)>,
     /// Those of the last `deliver`.
-    last: Vec<(Offset, LeaseId)>,
+    last: Vec<(Position, LeaseId)>,
     /// Who asked what, by the number of the request.
     asked: Vec<String>,
     /// How often somebody took the lead: each numbers its deliveries from the next hundred on.
@@ -55,7 +62,24 @@ pub(crate) struct Leader {
 impl Leader {
     pub(crate) fn published(&mut self, line: &Line<'_>) {
         let count = line.number("records").unwrap_or(1);
-        self.keys.extend((0..count).map(|_| line.text("key")));
+        self.messages.extend((0..count).map(|_| Message { key: line.text("key"), options: options(line) }));
+    }
+
+    pub(crate) fn placed(&mut self, positions: &[Position]) {
+        for Position { lane, place } in positions {
+            self.places.entry(*lane).or_default().insert(*place);
+        }
+    }
+
+    pub(crate) fn trimmed(&mut self, trimmed: &[(Lane, Place)]) {
+        for (lane, end) in trimmed {
+            let places = self.places.entry(*lane).or_default();
+            *places = places.split_off(end);
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_s * 1_000
     }
 
     /// Commands that only a leader obeys; `None` if it isn't one.
@@ -81,7 +105,7 @@ impl Leader {
                 self.filter = line.values.get("key").map(|key| (*key).to_owned());
                 return Some(String::new());
             }
-            "deliver" => return Some(self.deliver(partition.next_offset())),
+            "deliver" => return Some(self.deliver(partition)),
             _ => {}
         }
         let session = || SessionId(line.word(1).parse().unwrap());
@@ -102,11 +126,13 @@ impl Leader {
     fn say(&mut self, line: &Line<'_>, now_ms: u64) {
         for word in &line.words[1..] {
             let offset = Offset::new(word.parse().unwrap());
+            let known = self.leases.get(&offset).copied();
             // A delivery of an earlier leader has no lease here.
-            let lease = line.number("lease").map(LeaseId).or_else(|| self.leases.get(&offset).copied());
+            let lease = line.number("lease").map(LeaseId).or(known.map(|(lease, _)| lease));
             let waiter = WaiterId(self.asked.len() as u64);
             self.asked.push(format!("{} {offset}", line.word(0)));
-            let (dispatcher, position) = (self.dispatcher.as_mut().unwrap(), Position::at(offset));
+            let position = known.map_or(Position::at(offset), |(_, position)| position);
+            let dispatcher = self.dispatcher.as_mut().unwrap();
             let pause_ms = line.number("pause").map(|pause_s| pause_s * 1_000);
             match line.word(0) {
                 "ack" => dispatcher.acknowledge(lease, position, waiter),
@@ -121,36 +147,36 @@ impl Leader {
     }
 
     /// Reads what is wanted, and hands out what is ready.
-    fn deliver(&mut self, end: Offset) -> String {
+    fn deliver(&mut self, partition: &PartitionMachine) -> String {
         let now_ms = self.now_s * 1_000;
         self.last.clear();
         let mut out = String::new();
+        self.dispatcher().set_end(Lane::LOG, Place::at(partition.next_offset()));
+        partition.lanes().ends().for_each(|(lane, end)| self.dispatcher().set_end(lane, end));
         while let Some(want) = self.dispatcher().wants() {
             // Few at a time, so that reading goes on in the middle of things.
             const AT_A_TIME: u64 = 4;
             match want {
-                Want::Lane { from } => {
-                    if from.offset() >= end {
-                        break;
-                    }
-                    let upto = Place::at(end.min(Offset::new(from.offset().get() + AT_A_TIME)));
-                    let candidates = self.candidates(from.place, upto);
-                    self.dispatcher().offer(Lane::LOG, from.place..upto, &candidates);
+                Want::Lane { from, upto } => {
+                    let some = upto.min(Place { offset: Offset::new(from.offset().get() + AT_A_TIME), ..from.place });
+                    let some = if from.lane.delayed { upto } else { some };
+                    let candidates = self.candidates(from, some);
+                    self.dispatcher().offer(from.lane, from.place..some, &candidates);
                 }
                 Want::Key { key, from, upto } => {
-                    let some = upto.min(Place::at(Offset::new(from.offset().get() + AT_A_TIME)));
-                    let candidates = self.candidates(from.place, some);
+                    let some = upto.min(Place { offset: Offset::new(from.offset().get() + AT_A_TIME), ..from.place });
+                    let candidates = self.candidates(from, some);
                     let more = (some < upto).then_some(some);
                     writeln!(out, "read again {}..{} for one key", from.place, some).unwrap();
-                    self.dispatcher().offer_key(key, Lane::LOG, &candidates, more);
+                    self.dispatcher().offer_key(key, from.lane, &candidates, more);
                 }
             }
         }
         for Delivery { session, lease, position, attempt, error } in self.take(now_ms) {
             let offset = position.offset();
-            self.leases.insert(offset, lease);
-            self.last.push((offset, lease));
-            let key = &self.keys[offset.get() as usize];
+            self.leases.insert(offset, (lease, position));
+            self.last.push((position, lease));
+            let key = &self.messages[offset.get() as usize].key;
             let key = if key.is_empty() { String::new() } else { format!(" ({key})") };
             let error = if error.is_empty() { error } else { format!(", after {error:?}") };
             writeln!(out, "{offset}{key} to {}, attempt {attempt}{error}", session.0).unwrap();
@@ -162,14 +188,20 @@ impl Leader {
         self.dispatcher.as_mut().unwrap().take(now_ms, &mut self.credits)
     }
 
-    fn candidates(&self, from: Place, upto: Place) -> Vec<Candidate> {
-        let offsets = from.offset.get()..upto.offset.get();
-        let wanted = |key: &&String| self.filter.as_ref().is_none_or(|filter| filter == *key);
-        offsets
-            .filter_map(|offset| Some((offset, self.keys.get(offset as usize).filter(wanted)?)))
-            .map(|(offset, key)| Candidate {
-                place: Place::at(Offset::new(offset)),
-                bytes: 10,
+    fn candidates(&self, Position { lane, place: from }: Position, upto: Place) -> Vec<Candidate> {
+        let log = (from.offset.get()..upto.offset.get()).map(|offset| Place::at(Offset::new(offset)));
+        let in_log = |place: &Place| !self.messages[place.offset.get() as usize].options.leaves_the_log();
+        let places: Vec<Place> = match self.places.get(&lane) {
+            Some(places) => places.range(from..upto).copied().collect(),
+            None => log.filter(in_log).collect(),
+        };
+        let wanted = |key: &String| self.filter.as_ref().is_none_or(|filter| filter == key);
+        let candidates = places.into_iter().map(|place| (place, &self.messages[place.offset.get() as usize]));
+        candidates
+            .filter(|(_, message)| wanted(&message.key))
+            .map(|(place, Message { key, options })| Candidate {
+                place,
+                parcel: Parcel { bytes: 10, expires_ms: options.expire_at_ms },
                 key: (!key.is_empty()).then(|| KeyHash(key.bytes().map(u64::from).sum())),
             })
             .collect()
@@ -178,12 +210,12 @@ impl Leader {
     /// Takes what was delivered last as done; which messages those were.
     pub(crate) fn acknowledge_all(&mut self) -> Vec<Offset> {
         let delivered = std::mem::take(&mut self.last);
-        for (offset, lease) in &delivered {
+        for (position, lease) in &delivered {
             let waiter = WaiterId(self.asked.len() as u64);
-            self.asked.push(format!("ack {offset}"));
-            self.dispatcher().acknowledge(Some(*lease), Position::at(*offset), waiter);
+            self.asked.push(format!("ack {}", position.offset()));
+            self.dispatcher().acknowledge(Some(*lease), *position, waiter);
         }
-        delivered.into_iter().map(|(offset, _)| offset).collect()
+        delivered.into_iter().map(|(position, _)| position.offset()).collect()
     }
 
     /// What the leader proposes now; `None`: nothing.
@@ -215,6 +247,15 @@ impl Leader {
     }
 }
 
+/// Times are in seconds.
+pub(crate) fn options(line: &Line<'_>) -> DeliveryOptions {
+    DeliveryOptions {
+        priority: line.number("priority").unwrap_or(0) as u8,
+        deliver_at_ms: line.number("due").unwrap_or(0) * 1_000,
+        expire_at_ms: line.number("expires").unwrap_or(0) * 1_000,
+    }
+}
+
 fn rules(line: &Line<'_>) -> Rules {
     let retry = match line.number("pause") {
         Some(pause_s) => RetryPolicy::Fixed { pause_ms: pause_s * 1_000 },
@@ -239,7 +280,8 @@ pub(crate) fn state_text(state: &SubscriptionState) -> String {
     let mut out = String::new();
     for (lane, settled) in state.lanes() {
         let ranges = settled.intervals().map(|range| format!("{}..{}", range.start, range.end));
-        let name = if *lane == Lane::LOG { String::new() } else { format!("{lane:?} ") };
+        let delayed = if lane.delayed { " delayed" } else { "" };
+        let name = if *lane == Lane::LOG { String::new() } else { format!("in priority {}{delayed} ", lane.priority) };
         writeln!(out, "settled {name}{}", ranges.collect::<Vec<_>>().join(" ")).unwrap();
         assert!(Settled::len(settled) < 100);
     }
@@ -254,6 +296,9 @@ pub(crate) fn state_text(state: &SubscriptionState) -> String {
     }
     let tally = state.tally();
     write!(out, "{} acknowledged, {} returned", tally.acknowledged, tally.returned).unwrap();
+    if tally.expired > 0 {
+        write!(out, ", {} expired", tally.expired).unwrap();
+    }
     writeln!(out, ", {} dead-lettered, {} lost", tally.dead_lettered, tally.lost).unwrap();
     out
 }

@@ -77,6 +77,10 @@ impl World {
                 self.leader.published(&line);
                 self.append(&line)
             }
+            "release-due" => {
+                let time_ms = self.leader.now_ms();
+                self.apply_partition(&PartitionCommand::Release { time_ms }.encode())
+            }
             "begin" => self.begin(Offset::new(line.number("at").unwrap_or(0))),
             "end" => self.apply_partition(&PartitionCommand::EndSubscription { subscription: SUBSCRIPTION }.encode()),
             "commit" => match self.leader.proposal() {
@@ -129,8 +133,9 @@ impl World {
         let time = line.number("time").unwrap_or(0);
         let bytes = line.number("bytes").unwrap_or(1) as usize;
         let data = line.text("data") + &".".repeat(bytes);
+        let options = delivery::options(line);
         for _ in 0..line.number("records").unwrap_or(1) {
-            batch.push(Record::new(time, "", [], data.clone())).unwrap();
+            batch.push(Record { options, ..Record::new(time, "", [], data.clone()) }).unwrap();
         }
         let batch = batch.build().unwrap().bytes().clone();
         self.apply_partition(&PartitionCommand::Append { time_ms: time, batch }.encode())
@@ -252,6 +257,7 @@ impl World {
             Reply::Meta(Ok(reply)) => meta_reply(&reply),
             Reply::Meta(Err(rejected)) => format!("{}: {rejected}\n", rejected.reason()),
             Reply::Subscription(outcome) => delivery::reply_text(&outcome),
+            Reply::Released(time_ms) => format!("released to {time_ms} ms\n"),
             Reply::LogStart(offset) => format!("log starts at {offset}\n"),
             Reply::Refused(why) => format!("refused: {why}\n"),
         };
@@ -273,6 +279,8 @@ impl World {
                     self.segments.push(*segment);
                 }
                 Change::Checkpoint => out.push_str("checkpoint\n"),
+                Change::Lanes(positions) => self.leader.placed(positions),
+                Change::LanesTrimmed(trimmed) => self.leader.trimmed(trimmed),
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prost_types::Timestamp;
-use quorate_model::{MessageId, Offset, PartitionId, Reason, Record, Retention, TopicState};
+use quorate_model::{DeliveryOptions, MessageId, Offset, PartitionId, Reason, Record, Retention, TopicState};
 use quorate_proto::v1;
 use quorate_proto::v1::position::Position as WirePosition;
 
@@ -14,8 +14,18 @@ use super::error::ApiError;
 use crate::fetch::{Consistency, Start};
 
 /// A message of a unary publish as a record made now.
-pub(crate) fn record(message: v1::Message, now_ms: u64) -> Record {
-    Record::new(now_ms, Bytes::from(message.ordering_key), message.attributes, message.data)
+pub(crate) fn record(message: v1::Message, now_ms: u64) -> Result<Record, ApiError> {
+    let invalid = |field| move |time: Timestamp| time_ms(time, Reason::InvalidArgument, field);
+    let deliver_at_ms = message.deliver_at.map(invalid("deliver_at")).transpose()?;
+    let expire_at_ms = message.expire_at.map(invalid("expire_at")).transpose()?;
+    let options = DeliveryOptions {
+        // Too high in any case.
+        priority: u8::try_from(message.priority).unwrap_or(u8::MAX),
+        deliver_at_ms: deliver_at_ms.unwrap_or(0),
+        expire_at_ms: expire_at_ms.map_or(0, |ms| ms.max(1)),
+    };
+    let record = Record::new(now_ms, Bytes::from(message.ordering_key), message.attributes, message.data);
+    Ok(Record { options, ..record })
 }
 
 /// A record as readers get it.
@@ -25,12 +35,16 @@ pub(crate) fn received_message(
     offset: Offset,
     record: Record,
 ) -> v1::ReceivedMessage {
+    let time = |ms: u64| (ms > 0).then(|| timestamp(ms));
     v1::ReceivedMessage {
         message: Some(v1::Message {
             data: record.data,
             attributes: record.attributes.into_iter().collect(),
             // The front door lets only UTF-8 keys in.
             ordering_key: String::from_utf8_lossy(&record.ordering_key).into_owned(),
+            priority: record.options.priority.into(),
+            deliver_at: time(record.options.deliver_at_ms),
+            expire_at: time(record.options.expire_at_ms),
         }),
         message_id: message_id(partition, offset),
         topic: topic.to_owned(),
@@ -51,7 +65,9 @@ pub(crate) fn start(position: Option<v1::Position>, field: &str) -> Result<Start
         Some(WirePosition::Latest(_)) => Start::Latest,
         Some(WirePosition::Offset(offset)) => Start::Offset(Offset::new(offset)),
         Some(WirePosition::Last(count)) => Start::Last(count),
-        Some(WirePosition::Time(time)) => Start::Time(time_ms(time, field)?),
+        Some(WirePosition::Time(time)) => {
+            Start::Time(time_ms(time, Reason::InvalidPosition, &format!("{field}.time"))?)
+        }
     })
 }
 
@@ -68,11 +84,11 @@ pub(crate) fn consistency(wire: i32) -> Result<Consistency, ApiError> {
 }
 
 /// Milliseconds since the epoch, rounded up: the first record that isn't earlier than the time.
-fn time_ms(time: Timestamp, field: &str) -> Result<u64, ApiError> {
+fn time_ms(time: Timestamp, reason: Reason, field: &str) -> Result<u64, ApiError> {
     let malformed = || {
         let value = format!("{} s {} ns", time.seconds, time.nanos);
         let expected = "a time from 1970 on, with nanoseconds from 0 to 999999999";
-        ApiError::invalid(Reason::InvalidPosition, &format!("{field}.time"), &value, expected)
+        ApiError::invalid(reason, field, &value, expected)
     };
     let seconds = u64::try_from(time.seconds).map_err(|_| malformed())?;
     let nanos = u64::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000).ok_or_else(malformed)?;

@@ -53,10 +53,14 @@ impl Publisher {
         let mut shares: BTreeMap<u32, Vec<(usize, Record)>> = BTreeMap::new();
         for (position, message) in request.messages.into_iter().enumerate() {
             let record = convert::record(message, now_ms);
-            if let Err(error) = record.validate(topic.max_message_bytes) {
-                results[position] = Some(failed(ApiError::from(error)));
-                continue;
-            }
+            let valid = record.and_then(|record| Ok(record.validate(topic.max_message_bytes).map(|()| record)?));
+            let record = match valid {
+                Ok(record) => record,
+                Err(error) => {
+                    results[position] = Some(failed(error));
+                    continue;
+                }
+            };
             let partition = match request.partition {
                 Some(named) => named,
                 None if record.ordering_key.is_empty() => turn,

@@ -1,24 +1,27 @@
 //! One subscription in one partition, for as long as this node leads it.
 
+mod delays;
 mod letters;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_consensus::{Env, Leadership, Progress, ProposeError, RaftGroup};
-use quorate_model::partition::subscription::Place;
 use quorate_model::partition::subscription::deliver::{
     Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Rules, SessionId, WaiterId, Want,
 };
+use quorate_model::partition::subscription::{Lane, Place, Position};
 use quorate_model::{AckId, ClusterMap, Offset, PartitionCommand, Record, Reply, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use self::delays::Delays;
 use super::records::Records;
 use super::session::{Event, Question, Session};
 use super::{Order, Say};
@@ -99,6 +102,8 @@ struct Desk {
     /// The settlement that is being proposed.
     proposed: Option<BoxFuture<'static, Result<Reply, End>>>,
     router: Router,
+    /// When delayed messages are due.
+    delays: Delays,
     /// The dead letter that is being published.
     letter: Option<BoxFuture<'static, Result<(), End>>>,
     /// When the next one is looked for.
@@ -130,14 +135,12 @@ impl Desk {
         let Actor { group, partition, subscription, start, orders, env, map, router } = actor;
         let (leadership, progress) = (group.watch_leadership(), group.progress());
         let term = leadership.borrow().term;
-        // What earlier leaders settled must be applied before anything is handed out.
-        confirm(&group).await?;
+        // Whatever was settled before must be applied before anything is handed out: by earlier leaders, and by an actor of
+        // this one that didn't live to see its settlement committed. Only an entry behind theirs is proof of that; a read
+        // barrier isn't.
+        propose(group.clone(), PartitionCommand::BeginSubscription { subscription, start }).await?;
         if !leadership.borrow().is_self || leadership.borrow().term != term {
             return Err(End::NotLeading);
-        }
-        let begun = group.look(|machine| machine.subscriptions().get(subscription).is_some());
-        if begun != Some(true) {
-            propose(group.clone(), PartitionCommand::BeginSubscription { subscription, start }).await?;
         }
         let info = map.borrow().subscription_by_id(subscription).cloned().ok_or(End::Deleted)?;
         let bounds = Bounds {
@@ -171,6 +174,7 @@ impl Desk {
             leadership,
             map,
             proposed: None,
+            delays: Delays::default(),
             router,
             letter: None,
             letters_at: Some(Instant::now()),
@@ -190,6 +194,7 @@ impl Desk {
     async fn turn(&mut self) -> Result<(), End> {
         let now_ms = self.clock.now_ms();
         self.dispatcher.expire(now_ms, || fastrand::u64(..));
+        self.follow_lanes().await?;
         let more = self.read_ahead().await?;
         self.hand_out().await?;
         self.answer();
@@ -200,7 +205,7 @@ impl Desk {
         let letters_at = self.letters_at.filter(|_| self.letter.is_none());
         // The same holds for a settlement.
         let settle_all_at = self.settle_all_at.filter(|_| self.proposed.is_none());
-        let wake_at = due_at.into_iter().chain(settle_all_at).chain(letters_at).min();
+        let wake_at = due_at.into_iter().chain(settle_all_at).chain(letters_at).chain(self.due_at()).min();
         tokio::select! {
             biased;
             changed = self.leadership.changed() => {
@@ -215,6 +220,7 @@ impl Desk {
                 // There may be a dead letter among what was settled.
                 self.letters_at.get_or_insert_with(Instant::now);
             }
+            released = self.delays.released() => released?,
             sent = finished(&mut self.letter) => {
                 self.letter = None;
                 self.letters_at = Some(self.letter_sent(sent)?);
@@ -254,26 +260,36 @@ impl Desk {
             self.log_start = log_start;
             self.dispatcher.trim_to(log_start);
         }
+        self.dispatcher.set_end(Lane::LOG, Place::at(end));
         let Some(want) = self.dispatcher.wants() else { return Ok(false) };
         match want {
-            Want::Lane { from } if from.offset() >= end => Ok(false),
-            Want::Lane { from } => {
-                let (upto, candidates) = self.candidates(from.offset()).await?;
-                self.dispatcher.offer(from.lane, from.place..Place::at(upto), &candidates);
-                Ok(true)
+            Want::Lane { from, upto } => {
+                let (read, candidates) = self.candidates(from, upto, log_start..end).await?;
+                self.dispatcher.offer(from.lane, from.place..read, &candidates);
+                Ok(read > from.place)
             }
             Want::Key { key, from, upto } => {
-                let (read, mut candidates) = self.candidates(from.offset().max(log_start)).await?;
-                let some = upto.min(Place::at(read));
+                let (read, mut candidates) = self.candidates(from, upto, log_start..end).await?;
+                let some = upto.min(read);
                 candidates.retain(|candidate| candidate.place < some);
                 self.dispatcher.offer_key(key, from.lane, &candidates, (some < upto).then_some(some));
-                Ok(true)
+                Ok(read > from.place)
             }
         }
     }
 
-    async fn candidates(&mut self, from: Offset) -> Result<(Offset, Vec<Candidate>), End> {
-        self.records.candidates(from).await.map_err(End::Read)
+    /// Some messages of a lane from a place on, and up to where that was read.
+    async fn candidates(
+        &mut self,
+        Position { lane, place }: Position,
+        upto: Place,
+        kept: Range<Offset>,
+    ) -> Result<(Place, Vec<Candidate>), End> {
+        if lane != Lane::LOG {
+            return self.records.candidates_of(lane, place..upto, kept).await.map_err(End::Read);
+        }
+        let (read, candidates) = self.records.candidates(place.offset.max(kept.start)).await.map_err(End::Read)?;
+        Ok((Place::at(read), candidates))
     }
 
     async fn hand_out(&mut self) -> Result<(), End> {
@@ -384,7 +400,11 @@ impl Desk {
 
     fn hear(&mut self, say: &Say, question: Question) {
         let delivery = question.delivery;
-        let AckId { position, generation, .. } = delivery;
+        let AckId { position, generation, term, .. } = delivery;
+        // Whoever delivered it leads in this node's place, which will hear of it.
+        if term > self.term || generation > self.generation {
+            return question.answer(v1::Outcome::Unknown);
+        }
         if generation != self.generation {
             return question.answer(v1::Outcome::Seeked);
         }
@@ -395,7 +415,7 @@ impl Desk {
         self.last_waiter += 1;
         let waiter = WaiterId(self.last_waiter);
         self.waiters.insert(waiter, question);
-        let lease: Option<LeaseId> = (delivery.term == self.term).then_some(delivery.lease);
+        let lease: Option<LeaseId> = (term == self.term).then_some(delivery.lease);
         let now_ms = self.clock.now_ms();
         match say {
             Say::Ack => self.dispatcher.acknowledge(lease, position, waiter),

@@ -2,16 +2,17 @@
 //! for a while, within a bound.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use quorate_consensus::RaftGroup;
-use quorate_model::partition::subscription::deliver::Candidate;
-use quorate_model::partition::subscription::{KeyHash, Place};
+use quorate_model::partition::subscription::deliver::{Candidate, Parcel};
+use quorate_model::partition::subscription::{KeyHash, Lane, Place};
 use quorate_model::{Offset, PartitionId, Record, RecordBatch};
 use quorate_storage::StoredBatch;
 
 use crate::api::error::ApiError;
 use crate::fetch::corrupt;
-use crate::limits::{DISPATCH_READ_BYTES, DISPATCH_RECENT_BYTES};
+use crate::limits::{DISPATCH_READ_BYTES, DISPATCH_READ_PLACES, DISPATCH_RECENT_BYTES};
 
 /// See the module.
 pub(super) struct Records {
@@ -33,7 +34,8 @@ impl Records {
         Self { group, partition, what, recent: VecDeque::new(), recent_bytes: 0 }
     }
 
-    /// The messages from an offset on, some of them, and the offset after the last. None if the log ends there.
+    /// The messages of the log's own lane from an offset on, some of them, and the offset after the last that was read. None
+    /// if the log ends there.
     pub(super) async fn candidates(&mut self, from: Offset) -> Result<(Offset, Vec<Candidate>), ApiError> {
         let stored = self.group.read(from, DISPATCH_READ_BYTES).await;
         let stored = stored.map_err(|error| ApiError::from_read(error, &self.what))?;
@@ -41,13 +43,47 @@ impl Records {
         for batch in stored {
             let batch = self.decode(&batch)?;
             for (offset, record) in batch.numbered().filter(|(offset, _)| *offset >= from) {
-                let key = KeyHash::of(&record.ordering_key);
-                candidates.push(Candidate { place: Place::at(offset), bytes: bytes(record), key });
+                if Lane::of(record).is_none() {
+                    candidates.push(candidate(Place::at(offset), record));
+                }
                 end = offset.next();
             }
             self.keep(batch);
         }
         Ok((end, candidates))
+    }
+
+    /// The messages of another lane within a range, some of them, and the place behind the last that was read. What lies
+    /// outside of `kept` is passed over: it was removed, or isn't in the log yet.
+    pub(super) async fn candidates_of(
+        &mut self,
+        lane: Lane,
+        range: Range<Place>,
+        kept: Range<Offset>,
+    ) -> Result<(Place, Vec<Candidate>), ApiError> {
+        let places = self.group.places(lane, range.clone(), DISPATCH_READ_PLACES).await;
+        let places = places.map_err(|error| ApiError::from_read(error, &self.what))?;
+        let all = places.len() < DISPATCH_READ_PLACES;
+        let (mut end, mut candidates) = (range.start, Vec::new());
+        for place in places {
+            // It is in the index and not in the log that this node shows: soon it will be.
+            if place.offset >= kept.end {
+                return Ok((place, candidates));
+            }
+            if place.offset >= kept.start {
+                candidates.push(candidate(place, &self.record(place.offset).await?));
+            }
+            end = place.next();
+        }
+        Ok((if all { range.end } else { end }, candidates))
+    }
+
+    /// When the first message of a lane is due from `from_ms` on.
+    pub(super) async fn first_due_ms(&self, lane: Lane, from_ms: u64) -> Result<Option<u64>, ApiError> {
+        let from = Place { due_ms: from_ms, offset: Offset::ZERO };
+        let places = self.group.places(lane, from..Place::LAST, 1).await;
+        let places = places.map_err(|error| ApiError::from_read(error, &self.what))?;
+        Ok(places.first().map(|place| place.due_ms))
     }
 
     /// One message.
@@ -98,6 +134,8 @@ impl Batch {
     }
 }
 
-fn bytes(record: &Record) -> u32 {
-    u32::try_from(record.data.len()).unwrap_or(u32::MAX)
+fn candidate(place: Place, record: &Record) -> Candidate {
+    let bytes = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
+    let parcel = Parcel { bytes, expires_ms: record.options.expire_at_ms };
+    Candidate { place, parcel, key: KeyHash::of(&record.ordering_key) }
 }

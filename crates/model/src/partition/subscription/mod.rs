@@ -45,6 +45,8 @@ pub struct Retry {
     pub first_delivered_ms: u64,
     /// Size of its data.
     pub bytes: u32,
+    /// From then on it isn't delivered any more; 0: always.
+    pub expires_ms: u64,
     /// Stands for its ordering key, if that counts.
     pub key: Option<KeyHash>,
     /// Why it was returned, in the subscriber's words. Empty: it didn't say.
@@ -77,6 +79,8 @@ pub struct Settlement {
     pub dead: Vec<(Position, DeadLetter)>,
     /// How many messages of what is settled were acknowledged.
     pub acknowledged: u64,
+    /// How many were passed over because their time was over.
+    pub expired: u64,
 }
 
 /// Counts of what a subscription did in one partition, ever since.
@@ -88,6 +92,8 @@ pub struct Tally {
     pub returned: u64,
     /// Messages that went to the dead letters.
     pub dead_lettered: u64,
+    /// Messages that were passed over because their time was over.
+    pub expired: u64,
     /// Messages that retention removed before they were settled.
     pub lost: u64,
 }
@@ -265,15 +271,18 @@ impl SubscriptionState {
             }
         }
         self.tally.acknowledged += settlement.acknowledged;
+        self.tally.expired += settlement.expired;
     }
 
     fn trim_to(&mut self, log_start: Offset) {
         let gone = Place::FIRST..Place::at(log_start);
         if let Some(log) = self.lanes.get(&Lane::LOG) {
             let offsets = |places: std::ops::Range<Place>| places.end.offset.checked_since(places.start.offset);
-            self.tally.lost += log.gaps(gone).filter_map(offsets).sum::<u64>();
+            self.tally.lost += log.gaps(gone.clone()).filter_map(offsets).sum::<u64>();
         }
-        self.pass_to(log_start);
+        for (_, settled) in self.lanes.iter_mut().filter(|(lane, _)| !lane.delayed) {
+            settled.insert(gone.clone());
+        }
         self.start = self.start.max(log_start);
         self.retries.retain(|position, _| position.offset() >= log_start);
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Offset;
+use crate::limits::PRIORITY_MAX;
+use crate::record::Record;
 
 /// Messages of one partition that have an order of their own: those of one priority that were ready when they were
 /// published, or those that were not.
@@ -19,6 +21,23 @@ pub struct Lane {
 impl Lane {
     /// Messages without a priority or a time of their own: the log as it is.
     pub const LOG: Lane = Lane { priority: 0, delayed: false };
+
+    /// One byte that sorts as lanes do.
+    pub fn to_byte(self) -> u8 {
+        self.priority << 1 | u8::from(self.delayed)
+    }
+
+    /// The lane of such a byte; `None` if there is none.
+    pub fn from_byte(byte: u8) -> Option<Lane> {
+        let lane = Lane { priority: byte >> 1, delayed: byte & 1 == 1 };
+        (lane.priority <= PRIORITY_MAX).then_some(lane)
+    }
+
+    /// Where a message waits, if that isn't the log.
+    pub fn of(record: &Record) -> Option<Lane> {
+        let options = &record.options;
+        options.leaves_the_log().then_some(Lane { priority: options.priority, delayed: options.deliver_at_ms > 0 })
+    }
 }
 
 /// A message's place in its lane. Once a place can be delivered, nothing is ever published before it: an offset is above
@@ -34,6 +53,9 @@ pub struct Place {
 impl Place {
     /// Before all others of a lane.
     pub const FIRST: Place = Place { due_ms: 0, offset: Offset::ZERO };
+
+    /// Behind all others of a lane.
+    pub const LAST: Place = Place { due_ms: u64::MAX, offset: Offset::new(u64::MAX) };
 
     /// The place of a message that was ready when it was published.
     pub const fn at(offset: Offset) -> Place {

@@ -8,8 +8,8 @@ use quorate_consensus::RaftGroup;
 use quorate_model::limits::ATTRIBUTES_MAX;
 use quorate_model::partition::subscription::{DeadLetter, Outbox};
 use quorate_model::{
-    AppendRejected, Codec, PartitionCommand, PartitionId, ProducerStamp, Record, RecordBatchBuilder, Reply,
-    SubscriptionId, SubscriptionInfo, TopicState,
+    AppendRejected, Codec, DeliveryOptions, PartitionCommand, PartitionId, ProducerStamp, Record, RecordBatchBuilder,
+    Reply, SubscriptionId, SubscriptionInfo, TopicState,
 };
 
 use super::{Desk, End, confirmed, propose};
@@ -127,6 +127,8 @@ fn with_provenance(
     letter: &DeadLetter,
 ) -> Record {
     const PREFIX: &str = "quorate.";
+    // Its time has come, and its end with the subscription that gave it up.
+    record.options = DeliveryOptions { priority: record.options.priority, ..DeliveryOptions::default() };
     let DeadLetter { offset, attempts, first_delivered_ms, returned_ms, error } = letter;
     record.attributes.retain(|(name, _)| !name.starts_with(PREFIX));
     let provenance = [

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{KeyHash, LeaseId, Position, SessionId};
+use super::{KeyHash, LeaseId, Parcel, Position, SessionId};
 
 /// A delivery that isn't settled yet.
 #[derive(Clone, Debug)]
@@ -12,7 +12,7 @@ pub(super) struct Lease {
     pub(super) attempt: u32,
     pub(super) deadline_ms: u64,
     pub(super) first_delivered_ms: u64,
-    pub(super) bytes: u32,
+    pub(super) parcel: Parcel,
     pub(super) key: Option<KeyHash>,
 }
 

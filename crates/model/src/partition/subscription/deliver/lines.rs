@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{KeyHash, Lane, Place, Position, SessionId};
+use super::{KeyHash, Lane, Parcel, Place, Position, SessionId};
 use crate::limits::{KEY_LINE_MAX, KEY_LINES_TOTAL_MAX};
 
 #[derive(Clone, Debug, Default)]
@@ -22,8 +22,8 @@ pub(super) struct Lines {
 struct Line {
     /// In flight, scheduled for another attempt, or settled but not yet certainly so.
     out: BTreeSet<Position>,
-    /// Next, with their sizes.
-    waiting: BTreeMap<Position, u32>,
+    /// Next.
+    waiting: BTreeMap<Position, Parcel>,
     /// From here on messages of the key wait that aren't in the line.
     behind: BTreeMap<Lane, Place>,
     /// Who got what is out, and in which round.
@@ -68,13 +68,13 @@ impl Lines {
     }
 
     /// A message gets into line, if there is room; else it is found in the log later.
-    pub(super) fn wait(&mut self, key: KeyHash, position: Position, bytes: u32) {
+    pub(super) fn wait(&mut self, key: KeyHash, position: Position, parcel: Parcel) {
         let line = self.lines.entry(key).or_default();
         if line.behind.get(&position.lane).is_some_and(|behind| position.place >= *behind) {
             return;
         }
         let most = if self.waiting < KEY_LINES_TOTAL_MAX { KEY_LINE_MAX } else { 1 };
-        self.waiting += usize::from(line.waiting.insert(position, bytes).is_none());
+        self.waiting += usize::from(line.waiting.insert(position, parcel).is_none());
         if line.waiting.len() > most
             && let Some((last, _)) = line.waiting.pop_last()
         {
@@ -91,7 +91,7 @@ impl Lines {
     }
 
     /// Who is next, all of the line, unless something is still out.
-    pub(super) fn move_up(&mut self, key: KeyHash) -> BTreeMap<Position, u32> {
+    pub(super) fn move_up(&mut self, key: KeyHash) -> BTreeMap<Position, Parcel> {
         let Some(line) = self.lines.get_mut(&key).filter(|line| line.out.is_empty()) else { return BTreeMap::new() };
         let next = std::mem::take(&mut line.waiting);
         self.waiting -= next.len();
@@ -112,12 +112,12 @@ impl Lines {
 
     /// A lane was read again for a key, from where its line ended. `found` is what is of the key, in order; what lies
     /// behind `more` is still to be read.
-    pub(super) fn refill(&mut self, key: KeyHash, lane: Lane, found: &[(Place, u32)], more: Option<Place>) {
+    pub(super) fn refill(&mut self, key: KeyHash, lane: Lane, found: &[(Place, Parcel)], more: Option<Place>) {
         let Some(line) = self.lines.get_mut(&key) else { return };
         let (next, rest) = found.split_at(found.len().min(KEY_LINE_MAX));
-        for (place, bytes) in next {
+        for (place, parcel) in next {
             let position = Position { lane, place: *place };
-            self.waiting += usize::from(line.waiting.insert(position, *bytes).is_none());
+            self.waiting += usize::from(line.waiting.insert(position, *parcel).is_none());
         }
         match rest.first().map(|(place, _)| *place).or(more) {
             Some(place) => line.behind.insert(lane, place),

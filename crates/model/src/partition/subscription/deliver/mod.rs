@@ -15,10 +15,10 @@
 mod leases;
 mod lines;
 mod pending;
+mod ready;
 mod sessions;
 mod settling;
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -28,6 +28,7 @@ pub use sessions::Credits;
 use self::leases::{Lease, Leases};
 use self::lines::Lines;
 use self::pending::{Pending, Then};
+use self::ready::{Ready, ReadyQueue};
 use self::sessions::Sessions;
 use super::{KeyHash, Lane, Place, Position, Retry, Settled, SubscriptionState};
 use crate::ids::{Offset, SubscriptionId};
@@ -66,7 +67,7 @@ pub struct Bounds {
     pub unsettled: usize,
     /// Intervals of settled messages: beyond them nothing new is read until older messages are settled.
     pub intervals: usize,
-    /// Messages that were read and can be handed out.
+    /// Messages of one lane that were read and can be handed out.
     pub read_ahead: usize,
     /// Dead letters that wait to be published: beyond them messages are tried once more.
     pub dead_letters: usize,
@@ -79,6 +80,8 @@ pub enum Want {
     Lane {
         /// Which, and from where on.
         from: Position,
+        /// Where it ends.
+        upto: Place,
     },
     /// Messages of one ordering key that were read before and forgotten.
     Key {
@@ -96,10 +99,19 @@ pub enum Want {
 pub struct Candidate {
     /// Its place.
     pub place: Place,
-    /// Size of its data.
-    pub bytes: u32,
+    /// What is delivered.
+    pub parcel: Parcel,
     /// Its ordering key, if it has one.
     pub key: Option<KeyHash>,
+}
+
+/// What there is to know of a message to deliver it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parcel {
+    /// Size of its data.
+    pub bytes: u32,
+    /// From then on it isn't delivered any more; 0: always.
+    pub expires_ms: u64,
 }
 
 /// A message on its way to a subscriber.
@@ -144,15 +156,6 @@ pub struct Gauges {
     pub sessions: usize,
 }
 
-/// Higher priorities first, then what had a time of its own, then as published.
-type Rank = (Reverse<u8>, Reverse<bool>, Place);
-
-#[derive(Clone, Copy, Debug)]
-struct Ready {
-    bytes: u32,
-    key: Option<KeyHash>,
-}
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Dispatcher {
@@ -164,9 +167,13 @@ pub struct Dispatcher {
     settled: BTreeMap<Lane, Settled>,
     /// Messages that were delivered in vain, including what isn't certain yet.
     retries: BTreeMap<Position, Retry>,
+    /// Nothing that stands in the log before it is delivered.
+    floor: Offset,
+    /// How far each lane can be read.
+    ends: BTreeMap<Lane, Place>,
     /// How far each lane was read.
     read: BTreeMap<Lane, Place>,
-    ready: BTreeMap<Rank, Ready>,
+    ready: ReadyQueue,
     /// When messages are due for their next attempt.
     schedule: BTreeSet<(u64, Position)>,
     leases: Leases,
@@ -200,17 +207,17 @@ impl Dispatcher {
                 lines.goes_out(key, *position, None);
             }
         }
-        let settled = state.lanes().clone();
-        let read = [(Lane::LOG, Place::FIRST)].into_iter().chain(settled.keys().map(|lane| (*lane, Place::FIRST)));
         Self {
             subscription,
             generation: state.generation(),
             rules,
             bounds,
-            read: read.collect(),
-            settled,
+            floor: state.start(),
+            ends: BTreeMap::new(),
+            read: BTreeMap::new(),
+            settled: state.lanes().clone(),
             retries: state.retries().clone(),
-            ready: BTreeMap::new(),
+            ready: ReadyQueue::default(),
             schedule: state.retries().iter().map(|(position, retry)| (retry.due_ms, *position)).collect(),
             leases: Leases::from(first_lease),
             came_back: BTreeMap::new(),
@@ -261,21 +268,30 @@ impl Dispatcher {
 
 /// Reading.
 impl Dispatcher {
-    /// What should be read next, if anything.
+    /// A lane can be read up to here.
+    pub fn set_end(&mut self, lane: Lane, end: Place) {
+        self.ends.insert(lane, end);
+    }
+
+    /// What should be read next, if anything. Whatever is ready in other lanes, a higher one is read first.
     pub fn wants(&self) -> Option<Want> {
-        if self.sessions.len() == 0 || self.ready.len() >= self.bounds.read_ahead {
+        if self.sessions.len() == 0 {
             return None;
         }
-        if let Some((key, from)) = self.lines.wanted() {
+        let has_room = |lane| self.ready.len_of(lane) < self.bounds.read_ahead;
+        if let Some((key, from)) = self.lines.wanted().filter(|(_, from)| has_room(from.lane)) {
             return Some(Want::Key { key, from, upto: self.read_upto(from.lane) });
         }
-        let intervals = self.settled.get(&Lane::LOG).map_or(0, Settled::len) + self.leases.len() + self.ready.len();
-        if intervals >= self.bounds.intervals {
+        let settled: usize = self.settled.values().map(Settled::len).sum();
+        if settled + self.leases.len() + self.ready.len() >= self.bounds.intervals {
             return None;
         }
-        let lane = Lane::LOG;
-        let place = self.first_unsettled(lane, self.read_upto(lane));
-        Some(Want::Lane { from: Position { lane, place } })
+        let lanes = self.ends.iter().rev().filter(|(lane, _)| has_room(**lane));
+        let mut unread = lanes.filter_map(|(lane, end)| {
+            let place = self.first_unsettled(*lane, self.read_upto(*lane));
+            (place < *end).then_some(Want::Lane { from: Position { lane: *lane, place }, upto: *end })
+        });
+        unread.next()
     }
 
     /// A lane was read from `read.start` to `read.end`: these messages are wanted, in order; what lies between is passed
@@ -292,7 +308,7 @@ impl Dispatcher {
             from = candidate.place.next();
             let position = Position { lane, place: candidate.place };
             if !self.is_settled(position) && !self.retries.contains_key(&position) {
-                self.make_ready(position, candidate.bytes, candidate.key);
+                self.make_ready(position, candidate.parcel, candidate.key);
             }
         }
         self.pass_over(lane, from..read.end);
@@ -304,10 +320,10 @@ impl Dispatcher {
             let position = Position { lane, place };
             self.is_settled(position) || self.retries.contains_key(&position)
         };
-        let found: Vec<(Place, u32)> = candidates
+        let found: Vec<(Place, Parcel)> = candidates
             .iter()
             .filter(|candidate| candidate.key == Some(key) && !known(candidate.place))
-            .map(|candidate| (candidate.place, candidate.bytes))
+            .map(|candidate| (candidate.place, candidate.parcel))
             .collect();
         self.lines.refill(key, lane, &found, more);
         self.move_up(key);
@@ -327,27 +343,26 @@ impl Dispatcher {
         }
     }
 
-    fn make_ready(&mut self, position: Position, bytes: u32, key: Option<KeyHash>) {
+    fn make_ready(&mut self, position: Position, parcel: Parcel, key: Option<KeyHash>) {
         match key.filter(|key| self.rules.ordered && !self.lines.is_unknown(*key)) {
             Some(key) => {
-                self.lines.wait(key, position, bytes);
+                self.lines.wait(key, position, parcel);
                 self.move_up(key);
             }
-            None => {
-                self.ready.insert(rank(position), Ready { bytes, key });
-            }
+            None => self.ready.insert(position, Ready { parcel, key }),
         }
     }
 
     /// If nothing of the key is out, those who wait for it are ready.
     fn move_up(&mut self, key: KeyHash) {
-        for (position, bytes) in self.lines.move_up(key) {
-            self.ready.insert(rank(position), Ready { bytes, key: Some(key) });
+        for (position, parcel) in self.lines.move_up(key) {
+            self.ready.insert(position, Ready { parcel, key: Some(key) });
         }
     }
 
     fn read_upto(&self, lane: Lane) -> Place {
-        self.read.get(&lane).copied().unwrap_or(Place::FIRST)
+        let first = if lane.delayed { Place::FIRST } else { Place::at(self.floor) };
+        self.read.get(&lane).copied().unwrap_or(first)
     }
 
     fn first_unsettled(&self, lane: Lane, place: Place) -> Place {
@@ -355,7 +370,8 @@ impl Dispatcher {
     }
 
     fn is_settled(&self, position: Position) -> bool {
-        self.settled.get(&position.lane).is_some_and(|settled| settled.contains(position.place))
+        position.offset() < self.floor
+            || self.settled.get(&position.lane).is_some_and(|settled| settled.contains(position.place))
     }
 }
 
@@ -377,20 +393,24 @@ impl Dispatcher {
             if self.is_settled(position) {
                 continue;
             }
+            if (1..=now_ms).contains(&next.parcel.expires_ms) {
+                self.let_expire(position);
+                continue;
+            }
             match (self.who_gets(next.key, session), next.key) {
-                (Some(gets), _) if credits.spend(gets, next.bytes) => {
+                (Some(gets), _) if credits.spend(gets, next.parcel.bytes) => {
                     deliveries.push(self.deliver(gets, position, next, now_ms));
                 }
                 (Some(gets), None) => {
                     without.insert(gets);
-                    self.ready.insert(rank(position), next);
+                    self.ready.insert(position, next);
                 }
                 (Some(gets), Some(key)) if gets == session => {
                     without.insert(gets);
-                    self.make_ready(position, next.bytes, Some(key));
+                    self.make_ready(position, next.parcel, Some(key));
                 }
                 // Whoever has the key takes no more, or it is out: in line, then.
-                (_, Some(key)) => self.lines.wait(key, position, next.bytes),
+                (_, Some(key)) => self.lines.wait(key, position, next.parcel),
                 (None, None) => {}
             }
         }
@@ -399,11 +419,18 @@ impl Dispatcher {
 
     /// What is ready and first. If as much is unsettled as may be, that is what was delivered before.
     fn next_ready(&mut self) -> Option<(Position, Ready)> {
-        if self.leases.len() + self.retries.len() < self.bounds.unsettled {
-            return self.ready.pop_first().map(|(rank, next)| (position(rank), next));
-        }
-        let again = self.ready.keys().copied().find(|rank| self.retries.contains_key(&position(*rank)))?;
-        self.ready.remove(&again).map(|next| (position(again), next))
+        let full = self.leases.len() + self.retries.len() >= self.bounds.unsettled;
+        self.ready.take_first(|position| !full || self.retries.contains_key(&position))
+    }
+
+    /// A message is passed over, because its time is over.
+    fn let_expire(&mut self, position: Position) {
+        self.retries.remove(&position);
+        self.came_back.remove(&position);
+        let Position { lane, place } = position;
+        self.settled.entry(lane).or_default().insert(place..place.next());
+        self.pending.settle(lane, place..place.next());
+        self.pending.expired += 1;
     }
 
     /// Who may get a message of this key, if it is `session`'s turn.
@@ -413,14 +440,14 @@ impl Dispatcher {
     }
 
     fn deliver(&mut self, session: SessionId, position: Position, next: Ready, now_ms: u64) -> Delivery {
-        let Ready { bytes, key } = next;
+        let Ready { parcel, key } = next;
         let earlier = self.retries.get(&position);
         let attempt = earlier.map_or(0, |retry| retry.attempts) + 1;
         let first_delivered_ms = earlier.map_or(now_ms, |retry| retry.first_delivered_ms);
         let error = earlier.map(|retry| retry.error.clone()).unwrap_or_default();
         let deadline_ms = now_ms.saturating_add(self.rules.ack_deadline_ms);
         let lease =
-            self.leases.insert(Lease { session, position, attempt, deadline_ms, first_delivered_ms, bytes, key });
+            self.leases.insert(Lease { session, position, attempt, deadline_ms, first_delivered_ms, parcel, key });
         self.came_back.remove(&position);
         self.sessions.hand(session, lease);
         if let Some(key) = key.filter(|_| self.rules.ordered) {
@@ -434,22 +461,13 @@ impl Dispatcher {
         while let Some((due_ms, position)) = self.schedule.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms) {
             self.schedule.remove(&(due_ms, position));
             let Some(retry) = self.retries.get(&position) else { continue };
-            let (bytes, key) = (retry.bytes, retry.key);
+            let (parcel, key) = (Parcel { bytes: retry.bytes, expires_ms: retry.expires_ms }, retry.key);
             if let Some(key) = key {
                 self.lines.comes_back(key, position);
             }
-            self.make_ready(position, bytes, key);
+            self.make_ready(position, parcel, key);
         }
     }
-}
-
-fn rank(position: Position) -> Rank {
-    let Position { lane: Lane { priority, delayed }, place } = position;
-    (Reverse(priority), Reverse(delayed), place)
-}
-
-fn position((Reverse(priority), Reverse(delayed), place): Rank) -> Position {
-    Position { lane: Lane { priority, delayed }, place }
 }
 
 #[cfg(test)]
@@ -475,7 +493,8 @@ mod tests {
         let mut dispatcher = Dispatcher::new(SubscriptionId::new(1), rules, bounds, &state, LeaseId(1));
         dispatcher.join(SessionId(1));
         let place = Place::at(Offset::ZERO);
-        dispatcher.offer(Lane::LOG, place..place.next(), &[Candidate { place, bytes: 1, key: None }]);
+        let parcel = Parcel { bytes: 1, expires_ms: 0 };
+        dispatcher.offer(Lane::LOG, place..place.next(), &[Candidate { place, parcel, key: None }]);
         assert_eq!(dispatcher.take(5, &mut Endless).len(), 1);
         dispatcher.leave(SessionId(1), 10);
         assert!(dispatcher.settlement(false).is_some());

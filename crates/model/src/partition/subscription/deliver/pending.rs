@@ -12,6 +12,7 @@ pub(super) struct Pending {
     pub(super) retries: Vec<(Position, Retry)>,
     pub(super) dead: Vec<(Position, DeadLetter)>,
     pub(super) acknowledged: u64,
+    pub(super) expired: u64,
     /// Something besides messages that were passed over: somebody waits, or a message does.
     pub(super) urgent: bool,
     pub(super) then: Then,

@@ -2,7 +2,7 @@
 
 use super::leases::Lease;
 use super::pending::{Answer, Outcome, Pending, Then};
-use super::{Dispatcher, KeyHash, Lane, LeaseId, Place, Position, Return, SessionId, WaiterId, rank};
+use super::{Dispatcher, KeyHash, LeaseId, Parcel, Place, Position, Return, SessionId, WaiterId};
 use crate::ids::Offset;
 use crate::partition::subscription::{DeadLetter, Retry, Settlement};
 use crate::sabotage::{Bug, is_planted};
@@ -79,12 +79,16 @@ impl Dispatcher {
 
     /// Retention removed what lies before `log_start`.
     pub fn trim_to(&mut self, log_start: Offset) {
-        let end = Position::at(log_start);
-        self.settled.entry(Lane::LOG).or_default().insert(Place::FIRST..end.place);
-        self.came_back = self.came_back.split_off(&end);
-        let kept = self.retries.split_off(&end);
-        for (position, retry) in std::mem::replace(&mut self.retries, kept) {
-            if let Some(key) = retry.key.filter(|_| self.leases.at(position).is_none()) {
+        self.floor = self.floor.max(log_start);
+        for (_, settled) in self.settled.iter_mut().filter(|(lane, _)| !lane.delayed) {
+            settled.insert(Place::FIRST..Place::at(log_start));
+        }
+        let is_gone = |position: &Position| position.offset() < log_start;
+        self.came_back.retain(|position, _| !is_gone(position));
+        let gone: Vec<Position> = self.retries.keys().copied().filter(is_gone).collect();
+        for position in gone {
+            let key = self.retries.remove(&position).and_then(|retry| retry.key);
+            if let Some(key) = key.filter(|_| self.leases.at(position).is_none()) {
                 self.lines.comes_back(key, position);
                 self.move_up(key);
             }
@@ -112,7 +116,7 @@ impl Dispatcher {
 
     /// Takes a message that isn't in flight out of wherever it waits; its key, if it is out.
     fn withdraw(&mut self, position: Position) -> Option<KeyHash> {
-        let ready = self.ready.remove(&rank(position));
+        let ready = self.ready.remove(position);
         let retry = self.retries.get(&position);
         if let Some(retry) = retry {
             self.schedule.remove(&(retry.due_ms, position));
@@ -126,7 +130,7 @@ impl Dispatcher {
 
     fn comes_back(&mut self, lease: LeaseId, returned: Return, now_ms: u64, chance: u64) {
         let Some(lease) = self.take_back(lease) else { return };
-        let Lease { position, attempt: attempts, first_delivered_ms, bytes, key, .. } = lease;
+        let Lease { position, attempt: attempts, first_delivered_ms, parcel, key, .. } = lease;
         let key = key.filter(|_| self.rules.ordered);
         if let Some(key) = key {
             self.call_back_those_behind(key, position);
@@ -144,7 +148,8 @@ impl Dispatcher {
                     return self.bury(position, letter, key);
                 }
                 let due_ms = now_ms.saturating_add(pause_ms);
-                let retry = Retry { attempts, due_ms, first_delivered_ms, bytes, key, error };
+                let Parcel { bytes, expires_ms } = parcel;
+                let retry = Retry { attempts, due_ms, first_delivered_ms, bytes, expires_ms, key, error };
                 self.retries.insert(position, retry.clone());
                 self.pending.retries.push((position, retry));
                 self.pending.then.scheduled.push(position);
@@ -153,7 +158,7 @@ impl Dispatcher {
                     self.move_up(key);
                 }
             }
-            Return::Untouched => self.lie_ready(position, bytes, key),
+            Return::Untouched => self.lie_ready(position, parcel, key),
         }
     }
 
@@ -172,17 +177,17 @@ impl Dispatcher {
         for behind in self.lines.out_behind(key, position) {
             if let Some(lease) = self.leases.at(behind).and_then(|lease| self.take_back(lease)) {
                 self.lines.comes_back(key, behind);
-                self.lines.wait(key, behind, lease.bytes);
+                self.lines.wait(key, behind, lease.parcel);
             }
         }
     }
 
     /// A message goes back to where it was before it was delivered.
-    fn lie_ready(&mut self, position: Position, bytes: u32, key: Option<KeyHash>) {
+    fn lie_ready(&mut self, position: Position, parcel: Parcel, key: Option<KeyHash>) {
         if let Some(key) = key {
             self.lines.comes_back(key, position);
         }
-        self.make_ready(position, bytes, key);
+        self.make_ready(position, parcel, key);
     }
 
     fn answer(&mut self, waiter: WaiterId, outcome: Outcome) {
@@ -213,10 +218,10 @@ impl Dispatcher {
         if self.proposed.is_some() || self.pending.is_empty() || !(all || self.pending.urgent) {
             return None;
         }
-        let Pending { settled, retries, dead, acknowledged, then, .. } = std::mem::take(&mut self.pending);
+        let Pending { settled, retries, dead, acknowledged, expired, then, .. } = std::mem::take(&mut self.pending);
         self.proposed = Some(then);
         let (subscription, generation) = (self.subscription, self.generation);
-        Some(Settlement { subscription, generation, settled, retries, dead, acknowledged })
+        Some(Settlement { subscription, generation, settled, retries, dead, acknowledged, expired })
     }
 
     /// What was proposed is certain.
