@@ -1,6 +1,7 @@
 //! `quorate subscription`: creates, lists, shows, changes and deletes subscriptions.
 
 mod retry;
+mod status;
 
 use crate::commands::read::position;
 use crate::commands::topic::label;
@@ -22,9 +23,17 @@ pub(crate) enum SubscriptionCommand {
         /// Only those of this topic
         #[arg(short, long)]
         topic: Option<String>,
+        /// What each has and hasn't done, as the leaders of its partitions say
+        #[arg(short, long)]
+        status: bool,
     },
-    /// Show a subscription
-    Get { name: String },
+    /// Show a subscription, and what it has and hasn't done
+    Get {
+        name: String,
+        /// Look twice, a second apart, and show how many messages were acknowledged
+        #[arg(long)]
+        rate: bool,
+    },
     /// Change a subscription; what isn't named stays as it is
     Update(Update),
     /// Delete a subscription; the messages stay
@@ -91,17 +100,21 @@ impl SubscriptionCommand {
                 let created = subscriptions.create(create.spec()?).await?;
                 report(&created, "created", output)
             }
-            SubscriptionCommand::Ls { topic } => {
+            SubscriptionCommand::Ls { topic, status } => {
                 let listed = match topic {
                     Some(topic) => subscriptions.list_of(topic).await?,
                     None => subscriptions.list().await?,
                 };
+                if *status {
+                    return status::list(&subscriptions, &listed, output).await;
+                }
                 let rows: Vec<Row> = listed.iter().map(Row::of).collect();
                 output.list(&["name", "topic", "ack deadline", "retry", "dead letters"], &rows, Row::cells)
             }
-            SubscriptionCommand::Get { name } => {
-                let subscription = subscriptions.get(name).await?;
-                output.result(&Row::of(&subscription), || describe(&subscription))
+            SubscriptionCommand::Get { name, rate } => {
+                let (subscription, rate) = status::look(&subscriptions, name, *rate).await?;
+                let shown = Shown { row: Row::of(&subscription), status: status::Status::of(&subscription, rate) };
+                output.result(&shown, || format!("{}\n{}", describe(&subscription), shown.status.text()))
             }
             SubscriptionCommand::Update(update) => {
                 update.check()?;
@@ -188,6 +201,15 @@ impl Changeable {
         let max_delivery_attempts = self.max_attempts.or(present_attempts.flatten());
         Ok(Some(DeadLetterPolicy { topic, max_delivery_attempts }))
     }
+}
+
+/// A subscription with its numbers as JSON.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    row: Row,
+    #[serde(flatten)]
+    status: status::Status,
 }
 
 /// A subscription as JSON.

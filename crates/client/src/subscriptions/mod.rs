@@ -1,8 +1,10 @@
 //! [`Subscriptions`]: creates, looks up, changes and deletes subscriptions.
 
 mod policy;
+mod status;
 
 pub use policy::{DeadLetterPolicy, RetryPolicy};
+pub use status::{SubscriptionNumbers, SubscriptionPartitionStatus};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -83,6 +85,8 @@ pub struct Subscription {
     pub labels: BTreeMap<String, String>,
     /// For [`SubscriptionUpdate::etag`].
     pub etag: String,
+    /// By partition; filled by [`Subscriptions::get`] only.
+    pub partition_status: Vec<SubscriptionPartitionStatus>,
 }
 
 impl Subscriptions {
@@ -105,12 +109,17 @@ impl Subscriptions {
         present(response.await.into_result()?.subscription)
     }
 
-    /// A subscription by its name.
+    /// A subscription by its name, with what its partitions say of it.
     ///
     /// # Errors
     /// `SUBSCRIPTION_NOT_FOUND`.
     pub async fn get(&self, name: impl Into<String>) -> Result<Subscription, ClientError> {
-        let request = pb::GetSubscriptionRequest { name: name.into() };
+        self.look_up(name.into(), false).await
+    }
+
+    /// The same, without asking any partition.
+    pub(crate) async fn look_up(&self, name: String, without_status: bool) -> Result<Subscription, ClientError> {
+        let request = pb::GetSubscriptionRequest { name, without_status };
         let response = call(self.client.router(), "GetSubscription", |channel| {
             let request = request.clone();
             Box::pin(async move { SubscriptionServiceClient::new(channel).get_subscription(request).await })
@@ -250,6 +259,7 @@ impl From<pb::Subscription> for Subscription {
             ordered: subscription.ordered,
             labels: subscription.labels,
             etag: subscription.etag,
+            partition_status: subscription.partition_status.into_iter().map(Into::into).collect(),
         }
     }
 }

@@ -1,4 +1,7 @@
-//! `SubscriptionService`: commands to the metadata group. Where a subscription begins is settled before there is one.
+//! `SubscriptionService`: commands to the metadata group, and what the partitions say of themselves. Where a subscription
+//! begins is settled before there is one.
+
+mod status;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -65,11 +68,17 @@ impl Subscriptions {
     }
 
     async fn get(&self, request: Request<v1::GetSubscriptionRequest>) -> Result<v1::GetSubscriptionResponse, ApiError> {
-        self.begin(&request)?;
-        let name = SubscriptionName::parse(&request.get_ref().name)?;
-        let found =
-            self.front.map.find(|map| convert::subscription::subscription(map.subscription(name.as_str())?, map));
-        let subscription = found.await.ok_or_else(|| ApiError::subscription_not_found(&name))?;
+        let deadline = self.begin(&request)?;
+        let v1::GetSubscriptionRequest { name, without_status } = request.into_inner();
+        let name = SubscriptionName::parse(&name)?;
+        let found = self.front.map.find(|map| {
+            let info = map.subscription(name.as_str())?;
+            Some((Arc::clone(info), convert::subscription::subscription(info, map)?))
+        });
+        let (info, mut subscription) = found.await.ok_or_else(|| ApiError::subscription_not_found(&name))?;
+        if !without_status {
+            subscription.partition_status = self.partition_status(&info, deadline).await?;
+        }
         Ok(v1::GetSubscriptionResponse { subscription: Some(subscription) })
     }
 

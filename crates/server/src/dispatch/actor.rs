@@ -11,7 +11,8 @@ use futures::future::BoxFuture;
 use quorate_consensus::{Env, Leadership, Progress, ProposeError, RaftGroup};
 use quorate_model::partition::subscription::Place;
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Rules, SessionId, WaiterId, Want,
+    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, Gauges, LeaseId, Outcome, Rules, SessionId, WaiterId,
+    Want,
 };
 use quorate_model::{AckId, ClusterMap, Offset, PartitionCommand, Record, Reply, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
@@ -39,6 +40,7 @@ pub(super) struct Actor {
     /// Where the subscription begins in this partition, if it hasn't begun.
     pub(super) start: Offset,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) gauges: watch::Sender<Gauges>,
     pub(super) env: Arc<dyn Env>,
     pub(super) map: watch::Receiver<Arc<ClusterMap>>,
     pub(super) router: Router,
@@ -90,6 +92,7 @@ struct Desk {
     /// Sessions whose lender was asked for credit.
     asked: BTreeSet<SessionId>,
     orders: mpsc::Receiver<Order>,
+    gauges: watch::Sender<Gauges>,
     waiters: BTreeMap<WaiterId, Question>,
     last_waiter: u64,
     clock: Clock,
@@ -127,7 +130,7 @@ impl Clock {
 
 impl Desk {
     async fn open(actor: Actor) -> Result<Self, End> {
-        let Actor { group, partition, subscription, start, orders, env, map, router } = actor;
+        let Actor { group, partition, subscription, start, orders, gauges, env, map, router } = actor;
         let (leadership, progress) = (group.watch_leadership(), group.progress());
         let term = leadership.borrow().term;
         // What earlier leaders settled must be applied before anything is handed out.
@@ -161,6 +164,7 @@ impl Desk {
             sessions: BTreeMap::new(),
             asked: BTreeSet::new(),
             orders,
+            gauges,
             waiters: BTreeMap::new(),
             last_waiter: 0,
             clock: Clock { begun: Instant::now(), begun_ms: env.wall_clock_ms() },
@@ -193,6 +197,7 @@ impl Desk {
         self.answer();
         self.settle();
         self.publish_dead_letters().await?;
+        self.gauges.send_replace(self.dispatcher.gauges());
         let due_at = self.dispatcher.next_due_ms(now_ms).map(|due_ms| self.clock.at(due_ms));
         // While a letter is under way its answer says when to look for the next one.
         let letters_at = self.letters_at.filter(|_| self.letter.is_none());

@@ -8,6 +8,7 @@ mod dead_letters;
 pub mod deliver;
 mod place;
 mod settled;
+mod standing;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use dead_letters::{DeadLetter, Outbox};
 pub use place::{Lane, Place, Position};
 pub use settled::Settled;
+pub use standing::{ATTEMPTS_BUCKETS, Standing};
 
 use crate::ids::{Offset, SubscriptionId};
 
@@ -188,7 +190,8 @@ impl Subscriptions {
 }
 
 impl SubscriptionState {
-    fn new(start: Offset) -> Self {
+    /// One that begins here, and has settled nothing from there on.
+    pub fn new(start: Offset) -> Self {
         let mut state = Self {
             generation: 1,
             start,
