@@ -79,6 +79,8 @@ pub struct Progress {
     pub end: Offset,
     /// Bytes of all record batches kept.
     pub bytes: u64,
+    /// How often a subscription of the partition was moved.
+    pub seeks: u64,
     /// Index of the newest entries, not yet in storage. None for the metadata group.
     pub(crate) open_segment: Option<IndexSegment>,
     /// What retention counts by: bytes ever accepted, and when the first record behind the last mark was proposed.

@@ -9,6 +9,7 @@
 //! | 5 | [`PartitionCommand::EndSubscription`]: subscription, `u64` little-endian |
 //! | 6 | [`PartitionCommand::Settle`]: a [`Settlement`] in the first version of its encoding |
 //! | 7 | [`PartitionCommand::DeadLettersSent`]: subscription `u64` and number `u64`, little-endian |
+//! | 8 | [`PartitionCommand::Seek`]: subscription, request and offset, `u64` little-endian each |
 //! | 128 | [`MetaCommand`] in the first version of its encoding |
 //!
 //! Partition commands have tags below 128, metadata commands have the others.
@@ -32,6 +33,7 @@ const TAG_BEGIN_SUBSCRIPTION: u8 = 4;
 const TAG_END_SUBSCRIPTION: u8 = 5;
 const TAG_SETTLE: u8 = 6;
 const TAG_DEAD_LETTERS_SENT: u8 = 7;
+const TAG_SEEK: u8 = 8;
 const TAG_META: u8 = 128;
 
 /// Bytes in front of the batch in an encoded [`PartitionCommand::Append`].
@@ -41,6 +43,8 @@ const NUMBER_BYTES: usize = 9;
 /// Bytes of an encoded [`PartitionCommand::BeginSubscription`] or [`PartitionCommand::DeadLettersSent`]: a tag and two
 /// numbers.
 const TWO_NUMBERS_BYTES: usize = 17;
+/// Bytes of an encoded [`PartitionCommand::Seek`]: a tag and three numbers.
+const THREE_NUMBERS_BYTES: usize = 25;
 
 /// Any command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +94,16 @@ pub enum PartitionCommand {
         subscription: SubscriptionId,
         /// The number of the first that isn't.
         next: u32,
+    },
+    /// A subscription goes to another place: what lies before it is settled, and nothing behind it. A new generation
+    /// begins. Nothing happens if the last seek of the subscription had the same request number.
+    Seek {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// By which a request that comes again is known.
+        request: u64,
+        /// Records from here on are delivered.
+        to: Offset,
     },
 }
 
@@ -211,6 +225,12 @@ impl PartitionCommand {
                 out.put_u64_le(subscription.get());
                 out.put_u64_le(u64::from(*next));
             }
+            PartitionCommand::Seek { subscription, request, to } => {
+                out.put_u8(TAG_SEEK);
+                out.put_u64_le(subscription.get());
+                out.put_u64_le(*request);
+                out.put_u64_le(to.get());
+            }
         }
         out.freeze()
     }
@@ -260,6 +280,12 @@ impl PartitionCommand {
                     |_| CodecError::Malformed { what: WHAT, detail: format!("no letter has number {next}") };
                 let next = u32::try_from(next).map_err(too_large)?;
                 (PartitionCommand::DeadLettersSent { subscription, next }, TWO_NUMBERS_BYTES)
+            }
+            Some(&TAG_SEEK) => {
+                let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
+                let request = number_at(WHAT, bytes, NUMBER_BYTES)?;
+                let to = Offset::new(number_at(WHAT, bytes, TWO_NUMBERS_BYTES)?);
+                (PartitionCommand::Seek { subscription, request, to }, THREE_NUMBERS_BYTES)
             }
             Some(&TAG_SETTLE) => {
                 let settlement = codec::decode("settlement", TAG_SETTLE, SETTLEMENT_BYTES_MAX, bytes)?;

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_model::{
     AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, DeadLetterPolicy, IndexSegment, Machine,
     MachineKind, MetaCommand, MetaRejected, NewSubscription, NodeId, Offset, PartitionCommand, PartitionId, ProducerId,
-    ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, RetryPolicy, SubscriptionChange, SubscriptionName,
-    SubscriptionRejected, TopicId, TopicName,
+    ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, RetryPolicy, SubscriptionChange, SubscriptionId,
+    SubscriptionName, SubscriptionRejected, TopicId, TopicName,
 };
 
 const HERE: PartitionId = PartitionId::new(TopicId::new(1), 2);
@@ -118,6 +118,47 @@ fn the_commands_of_retention_look_the_same_for_all_time() {
 }
 
 #[test]
+fn the_commands_of_subscriptions_look_the_same_for_all_time() {
+    let subscription = SubscriptionId::new(7);
+    let (start, to) = (Offset::new(0x0102), Offset::new(0x0304));
+    let commands = [
+        PartitionCommand::BeginSubscription { subscription, start },
+        PartitionCommand::EndSubscription { subscription },
+        PartitionCommand::DeadLettersSent { subscription, next: 5 },
+        PartitionCommand::Seek { subscription, request: 0x0506, to },
+    ];
+    let encoded = commands.map(|command| {
+        let bytes = command.encode();
+        assert_eq!(Command::decode(&bytes), Ok(Command::Partition(command)));
+        let longer = Bytes::from([&bytes[..], &[0]].concat());
+        assert!(matches!(PartitionCommand::decode(&longer), Err(CodecError::Trailing { extra: 1, .. })));
+        let shorter = bytes.slice(..bytes.len() - 1);
+        assert!(matches!(PartitionCommand::decode(&shorter), Err(CodecError::Truncated { .. })));
+        hex(&bytes)
+    });
+    insta::assert_snapshot!(encoded.join("\n"), @r"
+        0407000000000000000201000000000000
+        050700000000000000
+        0707000000000000000500000000000000
+        08070000000000000006050000000000000403000000000000
+        ");
+}
+
+#[test]
+fn a_subscription_in_a_checkpoint_looks_the_same_for_all_time() {
+    let mut partition = Machine::new(MachineKind::Partition(HERE));
+    partition.apply(0, &append(7).encode());
+    let subscription = SubscriptionId::new(7);
+    partition.apply(1, &PartitionCommand::BeginSubscription { subscription, start: Offset::ZERO }.encode());
+    partition.apply(2, &PartitionCommand::Seek { subscription, request: 300, to: Offset::new(1) }.encode());
+    insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
+        0301020102013e0000010301323e0107010100010001fc77cebf3f0001000700
+        0001fd0807060504030201fd080706050403020101070201fb2c010101000001
+        000000010000000000000001
+        ");
+}
+
+#[test]
 fn metadata_commands_look_the_same_for_all_time() {
     let commands = meta_commands();
     let encoded: Vec<Bytes> = commands.iter().map(MetaCommand::encode).collect();
@@ -156,10 +197,10 @@ fn checkpoints_look_the_same_for_all_time() {
     partition.apply(6, &PartitionCommand::TrimTo { offset: Offset::new(2) }.encode());
     partition.apply(7, &append(10).encode());
     insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
-        020102010704f80603020204323e0407010101010001fc77cebf3f0008010102
+        030102010704f80603020204323e0407010101010001fc77cebf3f0008010102
         010001fc000145fa0109010104010001fc0940feef020a010107010001fc1283
         33d10304010702080409070a0103027cfd0807060504030201010503bafd0807
-        06050403020101fd0807060504030201fd080706050403020100
+        06050403020101fd0807060504030201fd08070605040302010000
         ");
 
     let mut meta = Machine::new(MachineKind::Meta);
@@ -214,6 +255,7 @@ fn replies_look_the_same_for_all_time() {
         Reply::Refused("why".to_owned()),
         Reply::LogStart(Offset::new(300)),
         Reply::Meta(Err(SubscriptionRejected::NotFound { name: subscription_name() }.into())),
+        Reply::Seeked(Offset::new(300)),
     ];
     let encoded = replies.map(|reply| {
         let bytes = reply.encode();
@@ -227,6 +269,7 @@ fn replies_look_the_same_for_all_time() {
         010203776879
         0103fb2c01
         01010114010762696c6c696e67
+        0105fb2c01
         ");
 }
 
@@ -259,7 +302,7 @@ fn what_cannot_be_read_is_named() {
         decode(b""),
         decode(b"\x01\x02"),
         decode(b"\x02"),
-        decode(b"\x08"),
+        decode(b"\x7f"),
         decode(b"\x81\x00"),
         decode(b"\x80\x09"),
         decode(b"\x80\x03\x00\x05_name"),
@@ -270,7 +313,7 @@ fn what_cannot_be_read_is_named() {
         partition command is empty
         partition command is cut short: it needs 9 bytes and has 2
         partition command is cut short: it needs 9 bytes and has 1
-        partition command has tag 8, which is not known
+        partition command has tag 127, which is not known
         metadata command has format version 129, known is 128
         metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 7
         metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system

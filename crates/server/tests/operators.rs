@@ -4,10 +4,15 @@
 
 mod nodes;
 
-use nodes::{Cluster, PATIENCE, create, position, publish};
+use std::collections::BTreeSet;
+
+use nodes::{Cluster, PATIENCE, create, position, publish, refusal};
 use quorate_proto::v1;
-use quorate_proto::v1::position::{Earliest, Position};
+use quorate_proto::v1::position::{Earliest, Latest, Position};
+use quorate_proto::v1::subscribe_request::{Open, Request as Say};
+use quorate_proto::v1::subscribe_response::Response as Heard;
 use quorate_proto::v1::subscriber_service_client::SubscriberServiceClient;
+use tonic::Status;
 use tonic::transport::Channel;
 
 async fn subscribers(address: &str) -> SubscriberServiceClient<Channel> {
@@ -193,5 +198,190 @@ async fn metrics_name_what_is_led_here_and_forget_what_ended() {
     let request = v1::DeleteSubscriptionRequest { name: "billing".to_owned(), request_id: String::new() };
     nodes::subscriptions(&address).await.delete_subscription(request).await.unwrap();
     assert!(!nodes::get(&metrics, "/metrics").await.contains("billing"));
+    cluster.stop().await;
+}
+
+/// A subscriber's stream that says nothing but what it wants.
+struct Stream {
+    requests: tokio::sync::mpsc::Sender<v1::SubscribeRequest>,
+    responses: tonic::Streaming<v1::SubscribeResponse>,
+    outcomes: Vec<v1::Outcome>,
+}
+
+impl Stream {
+    async fn open(address: &str, subscription: &str) -> Self {
+        let (requests, receiver) = tokio::sync::mpsc::channel(10);
+        let credit = Some(v1::Credit { messages: 100, bytes: 1 << 20 });
+        let open = Open { subscription: subscription.to_owned(), partitions: vec![], credit };
+        requests.send(v1::SubscribeRequest { request: Some(Say::Open(open)) }).await.unwrap();
+        let receiver = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let responses = subscribers(address).await.subscribe(receiver).await.unwrap().into_inner();
+        Self { requests, responses, outcomes: Vec::new() }
+    }
+
+    async fn acknowledge(&self, ack_ids: Vec<String>) {
+        self.requests.send(v1::SubscribeRequest { request: Some(Say::Ack(v1::Ack { ack_ids })) }).await.unwrap();
+    }
+
+    /// One response more: deliveries, or what became of acknowledgements.
+    async fn hear(&mut self) -> Vec<v1::Delivery> {
+        let next = tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("something comes");
+        match next.unwrap().expect("the stream goes on").response.unwrap() {
+            Heard::Deliveries(deliveries) => deliveries.deliveries,
+            Heard::Settlements(heard) => {
+                self.outcomes.extend(heard.settlements.iter().map(v1::Settlement::outcome));
+                Vec::new()
+            }
+            Heard::Ended(ended) => panic!("a subscriber doesn't lose its partitions by a seek: {ended:?}"),
+        }
+    }
+
+    async fn deliveries(&mut self, count: usize) -> Vec<v1::Delivery> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            all.extend(self.hear().await);
+        }
+        all
+    }
+}
+
+fn texts(deliveries: &[v1::Delivery]) -> BTreeSet<String> {
+    let messages: Vec<_> = deliveries.iter().map(|delivery| delivery.message.clone().unwrap()).collect();
+    nodes::texts(&messages).into_iter().collect()
+}
+
+fn all_of(numbers: std::ops::Range<u32>) -> BTreeSet<String> {
+    numbers.map(|number| number.to_string()).collect()
+}
+
+async fn seek(address: &str, request: &v1::SeekSubscriptionRequest) -> Result<Vec<v1::SeekedPartition>, Status> {
+    let mut subscriptions = nodes::subscriptions(address).await;
+    Ok(subscriptions.seek_subscription(request.clone()).await?.into_inner().partitions)
+}
+
+fn to(name: &str, position: Position, request_id: &str) -> v1::SeekSubscriptionRequest {
+    v1::SeekSubscriptionRequest {
+        name: name.to_owned(),
+        position: Some(v1::Position { position: Some(position) }),
+        partitions: Vec::new(),
+        request_id: request_id.to_owned(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_is_moved_and_its_subscribers_go_on() {
+    let cluster = Cluster::start(3).await;
+    let address = |id| cluster.place(id).client;
+    create(&address(1), "orders", 3).await;
+    create(&address(1), "dead", 1).await;
+    for partition in 0..3 {
+        let data: Vec<String> = (0..4).map(|number| (partition * 4 + number).to_string()).collect();
+        publish(&address(1), "orders", Some(partition), &data.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    subscribe(&address(1), "billing", "orders", "dead").await;
+    // At a node that leads only some of the partitions.
+    let mut stream = Stream::open(&address(2), "billing").await;
+    let first = stream.deliveries(12).await;
+    assert_eq!(texts(&first), all_of(0..12));
+    stream.acknowledge(ids(&first[..6])).await;
+    while stream.outcomes.len() < 6 {
+        assert!(stream.hear().await.is_empty());
+    }
+
+    // Back to the beginning: all comes again, on the same stream, as a first attempt.
+    let moved = seek(&address(3), &to("billing", Position::Earliest(Earliest {}), "back")).await.unwrap();
+    assert_eq!(moved.iter().map(|it| (it.partition, it.offset)).collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0)]);
+    let again = stream.deliveries(12).await;
+    assert_eq!(texts(&again), all_of(0..12));
+    assert!(again.iter().all(|delivery| delivery.delivery_attempt == 1));
+    // What was in hand before can't settle anything.
+    stream.outcomes.clear();
+    stream.acknowledge(ids(&first[6..])).await;
+    while stream.outcomes.len() < 6 {
+        assert!(stream.hear().await.is_empty());
+    }
+    assert_eq!(stream.outcomes, [v1::Outcome::Seeked; 6]);
+    assert_eq!(acknowledge(&address(1), "billing", ids(&first[..6])).await, [v1::Outcome::Seeked; 6]);
+    for told in status(&address(1), "billing").await {
+        assert_eq!((told.backlog_messages, told.in_flight_messages), (4, 4), "{told:?}");
+    }
+
+    // The same request again, because its answer was lost, moves nothing.
+    assert_eq!(acknowledge(&address(1), "billing", ids(&again)).await, [v1::Outcome::Done; 12]);
+    let repeated = seek(&address(2), &to("billing", Position::Earliest(Earliest {}), "back")).await.unwrap();
+    assert_eq!(repeated, moved);
+    assert!(status(&address(1), "billing").await.iter().all(|told| told.backlog_messages == 0));
+
+    // One partition alone, by an offset of its own; then all to the end.
+    let mut one = to("billing", Position::Latest(Latest {}), "");
+    one.partitions = vec![v1::PartitionPosition { partition: 1, start: position(Position::Offset(3)) }];
+    assert_eq!(seek(&address(1), &one).await.unwrap(), [v1::SeekedPartition { partition: 1, offset: 3 }]);
+    assert_eq!(texts(&stream.deliveries(1).await), all_of(7..8));
+    seek(&address(1), &to("billing", Position::Latest(Latest {}), "")).await.unwrap();
+    publish(&address(1), "orders", Some(0), &["12"]).await;
+    assert_eq!(texts(&stream.deliveries(1).await), all_of(12..13), "nothing else comes");
+    drop(stream);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_outlives_leaders_and_reaches_partitions_that_nobody_took_from() {
+    let mut cluster = Cluster::start(3).await;
+    let address = cluster.place(1).client;
+    create(&address, "orders", 3).await;
+    create(&address, "dead", 1).await;
+    for partition in 0..3 {
+        publish(&address, "orders", Some(partition), &["a", "b", "c"]).await;
+    }
+    subscribe(&address, "billing", "orders", "dead").await;
+    seek(&address, &to("billing", Position::Offset(2), "")).await.unwrap();
+    for id in [3, 2] {
+        cluster.stop_node(id).await;
+        cluster.start_node(id).await;
+        nodes::ready(&cluster.place(id).client).await;
+    }
+    let rest = pull_all(&address, "billing", 3).await;
+    let offsets: Vec<u64> = rest.iter().map(|delivery| delivery.message.as_ref().unwrap().offset).collect();
+    assert_eq!(offsets, [2, 2, 2]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_subscription_cannot_go_is_refused_and_moves_nothing() {
+    let cluster = Cluster::start(1).await;
+    let address = cluster.place(1).client;
+    create(&address, "orders", 2).await;
+    create(&address, "dead", 1).await;
+    publish(&address, "orders", Some(0), &["a", "b"]).await;
+    publish(&address, "orders", Some(1), &["c"]).await;
+    subscribe(&address, "billing", "orders", "dead").await;
+    let taken = pull_all(&address, "billing", 3).await;
+    acknowledge(&address, "billing", ids(&taken)).await;
+
+    let at = |partition, start: Option<Position>| v1::PartitionPosition {
+        partition,
+        start: start.map(|position| v1::Position { position: Some(position) }),
+    };
+    let empty = v1::SeekSubscriptionRequest { name: "billing".to_owned(), ..Default::default() };
+    let with = |partitions| v1::SeekSubscriptionRequest { partitions, ..empty.clone() };
+    let unknown = v1::SeekSubscriptionRequest { position: Some(v1::Position { position: None }), ..empty.clone() };
+    let long = v1::SeekSubscriptionRequest { request_id: "x".repeat(129), ..empty.clone() };
+    let first = || Some(Position::Offset(0));
+    for (request, reason, field, value) in [
+        (empty.clone(), "INVALID_ARGUMENT", "position", ""),
+        (unknown, "INVALID_POSITION", "position", ""),
+        // There in one partition, and not in the other.
+        (to("billing", Position::Offset(2), ""), "OFFSET_OUT_OF_RANGE", "position.offset", "2"),
+        (with(vec![at(0, first()), at(2, first())]), "PARTITION_NOT_FOUND", "", ""),
+        (with(vec![at(1, first()), at(1, None)]), "INVALID_ARGUMENT", "partitions.partition", "1"),
+        (with(vec![at(0, first()), at(1, None)]), "INVALID_ARGUMENT", "position", ""),
+        (long, "INVALID_ARGUMENT", "request_id", "129"),
+        (to("nobody", Position::Offset(0), ""), "SUBSCRIPTION_NOT_FOUND", "", ""),
+    ] {
+        let (_, found, facts) = refusal(&seek(&address, &request).await.unwrap_err());
+        let fact = |key: &str| facts.get(key).map_or("", String::as_str);
+        assert_eq!((found.as_str(), fact("field"), fact("value")), (reason, field, value), "{facts:?}");
+    }
+    assert!(status(&address, "billing").await.iter().all(|told| told.backlog_messages == 0), "nothing was moved");
     cluster.stop().await;
 }

@@ -1,6 +1,7 @@
 //! `quorate subscription`: creates, lists, shows, changes and deletes subscriptions.
 
 mod retry;
+mod seek;
 mod status;
 
 use crate::commands::read::position;
@@ -36,6 +37,8 @@ pub(crate) enum SubscriptionCommand {
     },
     /// Change a subscription; what isn't named stays as it is
     Update(Update),
+    /// Move a subscription to another place in its topic
+    Seek(seek::Seek),
     /// Delete a subscription; the messages stay
     Delete { name: String },
 }
@@ -127,6 +130,7 @@ impl SubscriptionCommand {
                 let changed = subscriptions.update(&update.name, update.change(present)?).await?;
                 report(&changed, "changed", output)
             }
+            SubscriptionCommand::Seek(seek) => seek.run(&subscriptions, output).await,
             SubscriptionCommand::Delete { name } => {
                 subscriptions.delete(name).await?;
                 if output.is_json() { Ok(()) } else { print_line(&format!("subscription {name} deleted")) }

@@ -28,7 +28,7 @@ use producers::{Producers, Verdict};
 use stretches::Times;
 use subscription::{SubscriptionChanged, SubscriptionRejected, Subscriptions};
 
-const CHECKPOINT_VERSION: u8 = 2;
+const CHECKPOINT_VERSION: u8 = 3;
 
 /// The answer to an append that stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +156,11 @@ impl PartitionMachine {
             PartitionCommand::DeadLettersSent { subscription, next } => {
                 let changes = self.skip(index);
                 subscription_reply(self.subscriptions.dead_letters_sent(subscription, next), changes)
+            }
+            PartitionCommand::Seek { subscription, request, to } => {
+                let changes = self.skip(index);
+                let start = self.subscriptions.seek(subscription, request, to.max(self.log_start()));
+                Applied { reply: Reply::Seeked(start), changes, effects: Vec::new() }
             }
         }
     }

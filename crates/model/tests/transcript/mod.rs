@@ -83,6 +83,11 @@ impl World {
                 Some(proposal) => self.apply_partition(&proposal.encode()) + &self.leader.committed(),
                 None => "nothing to propose\n".to_owned(),
             },
+            "seek" => {
+                let (subscription, to) = (SUBSCRIPTION, Offset::new(line.number("to").unwrap()));
+                let request = line.number("request").unwrap();
+                self.apply_partition(&PartitionCommand::Seek { subscription, request, to }.encode())
+            }
             "letters-sent" => {
                 let (subscription, next) = (SUBSCRIPTION, line.number("next").unwrap() as u32);
                 self.apply_partition(&PartitionCommand::DeadLettersSent { subscription, next }.encode())
@@ -253,6 +258,7 @@ impl World {
             Reply::Meta(Err(rejected)) => format!("{}: {rejected}\n", rejected.reason()),
             Reply::Subscription(outcome) => delivery::reply_text(&outcome),
             Reply::LogStart(offset) => format!("log starts at {offset}\n"),
+            Reply::Seeked(offset) => format!("stands at {offset}\n"),
             Reply::Refused(why) => format!("refused: {why}\n"),
         };
         self.keep(&applied.changes, &mut out);

@@ -1,6 +1,7 @@
 //! `SubscriptionService`: commands to the metadata group, and what the partitions say of themselves. Where a subscription
 //! begins is settled before there is one.
 
+mod seek;
 mod status;
 
 use std::ops::Bound;
@@ -178,13 +179,19 @@ impl Subscriptions {
     /// lies beyond. A partition without a leader can't say, and a guess could lose messages.
     async fn starts(&self, topic: &TopicState, start: Start, deadline: Deadline) -> Result<Vec<Offset>, ApiError> {
         stream::iter(Partition::all(topic)?)
-            .map(|partition| async move { self.start_in(&partition, start, deadline).await })
+            .map(|partition| async move { self.start_in(&partition, start, "start", deadline).await })
             .buffered(PEER_QUESTIONS)
             .try_collect()
             .await
     }
 
-    async fn start_in(&self, partition: &Partition, start: Start, deadline: Deadline) -> Result<Offset, ApiError> {
+    async fn start_in(
+        &self,
+        partition: &Partition,
+        start: Start,
+        field: &str,
+        deadline: Deadline,
+    ) -> Result<Offset, ApiError> {
         let Start::Offset(offset) = start else { return self.offset_of(partition, start, deadline).await };
         let log_start = self.offset_of(partition, Start::Earliest, deadline).await?;
         let end = self.offset_of(partition, Start::Latest, deadline).await?;
@@ -192,7 +199,7 @@ impl Subscriptions {
             return Ok(offset);
         }
         Err(ApiError::out_of_range(&partition.label(), offset, log_start, end)
-            .with("field", &"start.offset")
+            .with("field", &format!("{field}.offset"))
             .with("topic", &partition.topic)
             .with("partition", &partition.id.index))
     }
@@ -255,6 +262,13 @@ impl SubscriptionService for Subscriptions {
         request: Request<v1::DeleteSubscriptionRequest>,
     ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
         self.front.metrics.unary("DeleteSubscription", self.delete(request)).await
+    }
+
+    async fn seek_subscription(
+        &self,
+        request: Request<v1::SeekSubscriptionRequest>,
+    ) -> Result<Response<v1::SeekSubscriptionResponse>, Status> {
+        self.front.metrics.unary("SeekSubscription", self.seek(request)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! One subscription in one partition, for as long as this node leads it.
 
 mod letters;
+mod seeks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_consensus::{Env, Leadership, Progress, ProposeError, RaftGroup};
-use quorate_model::partition::subscription::Place;
 use quorate_model::partition::subscription::deliver::{
     Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, Gauges, LeaseId, Outcome, Rules, SessionId, WaiterId,
     Want,
 };
+use quorate_model::partition::subscription::{Place, SubscriptionRejected};
 use quorate_model::{AckId, ClusterMap, Offset, PartitionCommand, Record, Reply, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
 use tokio::sync::{mpsc, watch};
@@ -31,6 +32,13 @@ use crate::limits::{
     DISPATCH_UNSETTLED, SETTLEMENT_PAUSE, SETTLEMENT_TIME,
 };
 use crate::router::Router;
+
+const BOUNDS: Bounds = Bounds {
+    unsettled: DISPATCH_UNSETTLED,
+    intervals: DISPATCH_INTERVALS,
+    read_ahead: DISPATCH_READ_AHEAD,
+    dead_letters: DISPATCH_DEAD_LETTERS,
+};
 
 /// What an actor is made of.
 pub(super) struct Actor {
@@ -86,6 +94,8 @@ struct Desk {
     /// The term in which this node leads: what was delivered in another has no lease here.
     term: u64,
     generation: u32,
+    /// How often subscriptions of the partition had been moved when this was last looked at.
+    seeks: u64,
     dispatcher: Dispatcher,
     records: Records,
     sessions: BTreeMap<SessionId, Session>,
@@ -143,12 +153,8 @@ impl Desk {
             propose(group.clone(), PartitionCommand::BeginSubscription { subscription, start }).await?;
         }
         let info = map.borrow().subscription_by_id(subscription).cloned().ok_or(End::Deleted)?;
-        let bounds = Bounds {
-            unsettled: DISPATCH_UNSETTLED,
-            intervals: DISPATCH_INTERVALS,
-            read_ahead: DISPATCH_READ_AHEAD,
-            dead_letters: DISPATCH_DEAD_LETTERS,
-        };
+        // Before the state: a seek in between is looked at twice, and not missed.
+        let seeks = progress.borrow().seeks;
         let state = group.look(|machine| machine.subscriptions().get(subscription).cloned()).flatten();
         let state = state.ok_or(End::Deleted)?;
         let log_start = progress.borrow().log_start;
@@ -156,7 +162,8 @@ impl Desk {
         Ok(Self {
             term,
             generation: state.generation(),
-            dispatcher: Dispatcher::new(subscription, rules(&info), bounds, &state),
+            seeks,
+            dispatcher: seeks::dispatcher(subscription, &info, &state),
             records,
             group,
             partition,
@@ -190,6 +197,7 @@ impl Desk {
 
     /// Does what there is to do, then waits for something to happen.
     async fn turn(&mut self) -> Result<(), End> {
+        self.follow_seeks()?;
         let now_ms = self.clock.now_ms();
         self.dispatcher.expire(now_ms, || fastrand::u64(..));
         let more = self.read_ahead().await?;
@@ -213,8 +221,13 @@ impl Desk {
             _ = self.map.changed() => self.follow_map()?,
             reply = finished(&mut self.proposed) => {
                 self.proposed = None;
-                confirmed(reply?)?;
-                self.dispatcher.confirmed();
+                match reply? {
+                    Reply::Subscription(Err(SubscriptionRejected::Moved { .. })) => self.begin_anew()?,
+                    reply => {
+                        confirmed(reply)?;
+                        self.dispatcher.confirmed();
+                    }
+                }
                 // There may be a dead letter among what was settled.
                 self.letters_at.get_or_insert_with(Instant::now);
             }
