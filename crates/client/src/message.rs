@@ -74,6 +74,13 @@ pub struct ReceivedMessage {
 }
 
 impl ReceivedMessage {
+    /// The same message, to be published again: data, ordering key and attributes.
+    #[must_use]
+    pub fn to_message(&self) -> Message {
+        let (data, ordering_key) = (self.data.clone(), self.ordering_key.clone());
+        Message { data, ordering_key, attributes: self.attributes.clone(), partition: None }
+    }
+
     pub(crate) fn new(name: &Arc<str>, topic: TopicId, partition: u32, offset: u64, record: Record) -> Self {
         Self {
             topic: Arc::clone(name),
