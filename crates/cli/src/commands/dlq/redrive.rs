@@ -183,13 +183,19 @@ impl Run<'_> {
                 ended = Some(Ok(()));
                 continue;
             }
+            let turn = self.pace.turn();
+            let next = async {
+                sleep_until(turn).await;
+                timeout(QUIET, subscriber.next()).await
+            };
             tokio::select! {
+                biased;
+                stopped = &mut interrupted, if ended.is_none() => ended = Some(stopped.map_err(Failure::from)),
                 Some(published) = under_way.next() => match published {
                     Ok(topic) => *self.done.entry(topic).or_default() += 1,
                     Err(failure) => _ = ended.get_or_insert(Err(failure)),
                 },
-                stopped = &mut interrupted, if ended.is_none() => ended = Some(stopped.map_err(Failure::from)),
-                next = timeout(QUIET, subscriber.next()), if more => match next {
+                next = next, if more => match next {
                     Ok(Some(Ok(delivery))) if work.is_beyond(&delivery) => {
                         self.beyond.push(delivery);
                         // No more can be fetched: the next run has the rest.
@@ -237,7 +243,7 @@ impl Run<'_> {
                 Failure::new(format!("{place} doesn't say which topic it came from")).advise("name a topic with --to")
             );
         };
-        self.pace.wait().await;
+        self.pace.take();
         match self.send(&topic, &delivery).await {
             Ok(receipt) => Ok(finish(receipt, delivery, topic, place)),
             Err(failure) => {
@@ -289,10 +295,14 @@ impl Pace {
         Self { period: Duration::from_secs(1) / per_second, next: Instant::now() }
     }
 
-    async fn wait(&mut self) {
-        let at = self.next.max(Instant::now() - CATCH_UP);
-        self.next = at + self.period;
-        sleep_until(at).await;
+    /// When the next one may go.
+    fn turn(&self) -> Instant {
+        self.next.max(Instant::now() - CATCH_UP)
+    }
+
+    /// One goes.
+    fn take(&mut self) {
+        self.next = self.turn() + self.period;
     }
 }
 
@@ -306,13 +316,15 @@ mod tests {
         let mut pace = Pace::new(10);
         let begun = Instant::now();
         for _ in 0..11 {
-            pace.wait().await;
+            sleep_until(pace.turn()).await;
+            pace.take();
         }
         assert_eq!(begun.elapsed().as_millis(), 1_000);
         tokio::time::sleep(Duration::from_secs(10)).await;
         let stalled = Instant::now();
         for _ in 0..11 {
-            pace.wait().await;
+            sleep_until(pace.turn()).await;
+            pace.take();
         }
         assert!(stalled.elapsed().as_millis() >= 900, "{:?}", stalled.elapsed());
     }
