@@ -5,6 +5,7 @@ use crate::commands::cluster::ClusterCommand;
 use crate::commands::completion::Completion;
 use crate::commands::context::ContextCommand;
 use crate::commands::dev::Dev;
+use crate::commands::dlq::DlqCommand;
 use crate::commands::explain::Explain;
 use crate::commands::publish::Publish;
 use crate::commands::read::Read;
@@ -51,6 +52,9 @@ pub(crate) enum Command {
     /// Take messages of a subscription, and acknowledge them
     #[command(name = "sub", visible_alias = "subscribe")]
     Subscribe(Subscribe),
+    /// Dead letters: what they are, where they came from, and publishing them again
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Read messages; leaves no trace on the server
     Read(Read),
     /// The cluster: its nodes, its partitions, its health

@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod context;
 pub(crate) mod dev;
+pub(crate) mod dlq;
 pub(crate) mod explain;
 pub(crate) mod publish;
 pub(crate) mod read;

@@ -21,6 +21,7 @@ fn help_and_version_are_printed_without_a_cluster() {
         "server",
         "topic",
         "subscription",
+        "dlq",
         "pub",
         "read",
         "cluster",

@@ -119,6 +119,15 @@ pub struct ReceivedMessage {
 }
 
 impl ReceivedMessage {
+    /// The same message, to be published again: data, ordering key, attributes and priority.
+    #[must_use]
+    pub fn to_message(&self) -> Message {
+        let (data, ordering_key) = (self.data.clone(), self.ordering_key.clone());
+        // The times were of its first life.
+        let options = DeliveryOptions { priority: self.priority, ..DeliveryOptions::default() };
+        Message { data, ordering_key, attributes: self.attributes.clone(), partition: None, options }
+    }
+
     pub(crate) fn new(name: &Arc<str>, topic: TopicId, partition: u32, offset: u64, record: Record) -> Self {
         Self {
             topic: Arc::clone(name),

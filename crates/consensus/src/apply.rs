@@ -271,6 +271,7 @@ impl StateMachine {
                     log_start: partition.log_start().max(self.floor),
                     end: partition.next_offset(),
                     bytes: partition.bytes(),
+                    seeks: partition.subscriptions().seeks(),
                     open_segment: Some(*partition.open_segment()),
                     appended_bytes: retained.appended_bytes,
                     open_since_ms: retained.open_since_ms,

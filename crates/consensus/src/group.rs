@@ -29,7 +29,7 @@ use crate::apply::Published;
 use crate::codec;
 use crate::groups::{GroupSpec, LEASE_MS};
 use crate::network::peers::Peers;
-use crate::types::{Command, LogId, Raft, Types};
+use crate::types::{Command, LogId, Raft, Snapshot, Types, Vote};
 
 /// One replica of one group. Cheap to clone; stays valid while the supervisor rebuilds the group.
 #[derive(Clone)]
@@ -60,6 +60,26 @@ pub(crate) struct Running {
     pub(crate) store: StateStore,
 }
 
+impl Running {
+    /// Installs a leader's snapshot, unless the log holds what it ends with: a leader that hasn't heard how far this replica
+    /// got may send one that the log goes beyond, and openraft takes it for a step back (simulation seed 500004). The vote
+    /// that counts then.
+    pub(crate) async fn install(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        let last = snapshot.meta.last_log_id;
+        let has_it = move |state: &openraft::RaftState<Types>| {
+            *state.vote_ref() == vote && last.is_some_and(|last| state.log_ids.get(last.index) == Some(last))
+        };
+        if self.raft.with_raft_state(has_it).await.map_err(|error| text(&error))? {
+            // The leader takes what it hears for durable.
+            self.store.synced().await.map_err(|error| text(&error))?;
+            return Ok(vote);
+        }
+        let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| text(&error))?;
+        Ok(response.vote)
+    }
+}
+
 /// Who leads a group, as this replica last heard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leadership {
@@ -82,6 +102,8 @@ pub struct Progress {
     pub end: Offset,
     /// Bytes of all record batches kept.
     pub bytes: u64,
+    /// How often a subscription of the partition was moved.
+    pub seeks: u64,
     /// Index of the newest entries, not yet in storage. None for the metadata group.
     pub(crate) open_segment: Option<IndexSegment>,
     /// What retention counts by: bytes ever accepted, and when the first record behind the last mark was proposed.
@@ -419,7 +441,7 @@ impl RaftGroup {
         self.running().raft
     }
 
-    fn running(&self) -> Running {
+    pub(crate) fn running(&self) -> Running {
         self.inner.running.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

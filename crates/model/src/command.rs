@@ -9,6 +9,7 @@
 //! | 5 | [`PartitionCommand::EndSubscription`]: subscription, `u64` little-endian |
 //! | 6 | [`PartitionCommand::Settle`]: a [`Settlement`] in the first version of its encoding |
 //! | 7 | [`PartitionCommand::DeadLettersSent`]: subscription `u64` and number `u64`, little-endian |
+//! | 8 | [`PartitionCommand::Seek`]: subscription, request and offset, `u64` little-endian each |
 //! | 9 | [`PartitionCommand::Release`]: time in ms, `u64` little-endian |
 //! | 128 | [`MetaCommand`] in the first version of its encoding |
 //!
@@ -33,6 +34,7 @@ const TAG_BEGIN_SUBSCRIPTION: u8 = 4;
 const TAG_END_SUBSCRIPTION: u8 = 5;
 const TAG_SETTLE: u8 = 6;
 const TAG_DEAD_LETTERS_SENT: u8 = 7;
+const TAG_SEEK: u8 = 8;
 const TAG_RELEASE: u8 = 9;
 const TAG_META: u8 = 128;
 
@@ -44,6 +46,8 @@ const NUMBER_BYTES: usize = 9;
 /// Bytes of an encoded [`PartitionCommand::BeginSubscription`] or [`PartitionCommand::DeadLettersSent`]: a tag and two
 /// numbers.
 const TWO_NUMBERS_BYTES: usize = 17;
+/// Bytes of an encoded [`PartitionCommand::Seek`]: a tag and three numbers.
+const THREE_NUMBERS_BYTES: usize = 25;
 
 /// Any command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +97,16 @@ pub enum PartitionCommand {
         subscription: SubscriptionId,
         /// The number of the first that isn't.
         next: u32,
+    },
+    /// A subscription goes to another place: what lies before it is settled, and nothing behind it. A new generation
+    /// begins. Nothing happens if the last seek of the subscription had the same request number.
+    Seek {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// By which a request that comes again is known.
+        request: u64,
+        /// Records from here on are delivered.
+        to: Offset,
     },
     /// Delayed messages that are due may be delivered from now on, and whatever comes in later is due later.
     Release {
@@ -219,6 +233,12 @@ impl PartitionCommand {
                 out.put_u64_le(subscription.get());
                 out.put_u64_le(u64::from(*next));
             }
+            PartitionCommand::Seek { subscription, request, to } => {
+                out.put_u8(TAG_SEEK);
+                out.put_u64_le(subscription.get());
+                out.put_u64_le(*request);
+                out.put_u64_le(to.get());
+            }
             PartitionCommand::Release { time_ms } => {
                 out.put_u8(TAG_RELEASE);
                 out.put_u64_le(*time_ms);
@@ -273,6 +293,12 @@ impl PartitionCommand {
                     |_| CodecError::Malformed { what: WHAT, detail: format!("no letter has number {next}") };
                 let next = u32::try_from(next).map_err(too_large)?;
                 (PartitionCommand::DeadLettersSent { subscription, next }, TWO_NUMBERS_BYTES)
+            }
+            Some(&TAG_SEEK) => {
+                let subscription = SubscriptionId::new(number_at(WHAT, bytes, 1)?);
+                let request = number_at(WHAT, bytes, NUMBER_BYTES)?;
+                let to = Offset::new(number_at(WHAT, bytes, TWO_NUMBERS_BYTES)?);
+                (PartitionCommand::Seek { subscription, request, to }, THREE_NUMBERS_BYTES)
             }
             Some(&TAG_SETTLE) => {
                 let settlement = codec::decode("settlement", TAG_SETTLE, SETTLEMENT_BYTES_MAX, bytes)?;

@@ -26,6 +26,8 @@ pub enum Reply {
     LogStart(Offset),
     /// A partition's answer to a command about a subscription.
     Subscription(Result<SubscriptionChanged, SubscriptionRejected>),
+    /// A partition's answer to a seek: where the subscription stands now. Nothing before it is delivered.
+    Seeked(Offset),
     /// A partition's answer to [`PartitionCommand::Release`](crate::PartitionCommand::Release): up to when, now.
     Released(u64),
 }

@@ -9,7 +9,7 @@ use quorate_model::{
     AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, DeadLetterPolicy, DeliveryOptions, IndexSegment,
     Machine, MachineKind, MetaCommand, MetaRejected, NewSubscription, NodeId, Offset, PartitionCommand, PartitionId,
     ProducerId, ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, RetryPolicy, SubscriptionChange,
-    SubscriptionName, SubscriptionRejected, TopicId, TopicName,
+    SubscriptionId, SubscriptionName, SubscriptionRejected, TopicId, TopicName,
 };
 
 const HERE: PartitionId = PartitionId::new(TopicId::new(1), 2);
@@ -127,6 +127,47 @@ fn the_commands_of_retention_and_release_look_the_same_for_all_time() {
 }
 
 #[test]
+fn the_commands_of_subscriptions_look_the_same_for_all_time() {
+    let subscription = SubscriptionId::new(7);
+    let (start, to) = (Offset::new(0x0102), Offset::new(0x0304));
+    let commands = [
+        PartitionCommand::BeginSubscription { subscription, start },
+        PartitionCommand::EndSubscription { subscription },
+        PartitionCommand::DeadLettersSent { subscription, next: 5 },
+        PartitionCommand::Seek { subscription, request: 0x0506, to },
+    ];
+    let encoded = commands.map(|command| {
+        let bytes = command.encode();
+        assert_eq!(Command::decode(&bytes), Ok(Command::Partition(command)));
+        let longer = Bytes::from([&bytes[..], &[0]].concat());
+        assert!(matches!(PartitionCommand::decode(&longer), Err(CodecError::Trailing { extra: 1, .. })));
+        let shorter = bytes.slice(..bytes.len() - 1);
+        assert!(matches!(PartitionCommand::decode(&shorter), Err(CodecError::Truncated { .. })));
+        hex(&bytes)
+    });
+    insta::assert_snapshot!(encoded.join("\n"), @r"
+        0407000000000000000201000000000000
+        050700000000000000
+        0707000000000000000500000000000000
+        08070000000000000006050000000000000403000000000000
+        ");
+}
+
+#[test]
+fn a_subscription_in_a_checkpoint_looks_the_same_for_all_time() {
+    let mut partition = Machine::new(MachineKind::Partition(HERE));
+    partition.apply(0, &append(7).encode());
+    let subscription = SubscriptionId::new(7);
+    partition.apply(1, &PartitionCommand::BeginSubscription { subscription, start: Offset::ZERO }.encode());
+    partition.apply(2, &PartitionCommand::Seek { subscription, request: 300, to: Offset::new(1) }.encode());
+    insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
+        0301020102013e0000010301323e0107010100010001fc77cebf3f0001000700
+        0001fd0807060504030201fd080706050403020101070201fb2c010101000001
+        000000010000000000000000010000
+        ");
+}
+
+#[test]
 fn metadata_commands_look_the_same_for_all_time() {
     let commands = meta_commands();
     let encoded: Vec<Bytes> = commands.iter().map(MetaCommand::encode).collect();
@@ -172,8 +213,8 @@ fn checkpoints_look_the_same_for_all_time() {
         0102010001fc000145fa0109010104010001fc0940feef020a010107010001fc
         128333d1030b010109010001fc35b935f3040c01010a010001fc7fe1672b0506
         010702080409070a090b0a0c0103027cfd080706050403020100010503bafd08
-        070605040302010001fd0807060504030201fd080706050403020100fbbc0202
-        000106090005
+        070605040302010001fd0807060504030201fd08070605040302010000fbbc02
+        02000106090005
         ");
 
     let mut meta = Machine::new(MachineKind::Meta);
@@ -228,6 +269,7 @@ fn replies_look_the_same_for_all_time() {
         Reply::Refused("why".to_owned()),
         Reply::LogStart(Offset::new(300)),
         Reply::Meta(Err(SubscriptionRejected::NotFound { name: subscription_name() }.into())),
+        Reply::Seeked(Offset::new(300)),
     ];
     let encoded = replies.map(|reply| {
         let bytes = reply.encode();
@@ -241,6 +283,7 @@ fn replies_look_the_same_for_all_time() {
         010203776879
         0103fb2c01
         01010114010762696c6c696e67
+        0105fb2c01
         ");
 }
 
@@ -273,7 +316,7 @@ fn what_cannot_be_read_is_named() {
         decode(b""),
         decode(b"\x01\x02"),
         decode(b"\x02"),
-        decode(b"\x08"),
+        decode(b"\x7f"),
         decode(b"\x81\x00"),
         decode(b"\x80\x09"),
         decode(b"\x80\x03\x00\x05_name"),
@@ -284,7 +327,7 @@ fn what_cannot_be_read_is_named() {
         partition command is empty
         partition command is cut short: it needs 9 bytes and has 2
         partition command is cut short: it needs 9 bytes and has 1
-        partition command has tag 8, which is not known
+        partition command has tag 127, which is not known
         metadata command has format version 129, known is 128
         metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 7
         metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system

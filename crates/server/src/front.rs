@@ -94,9 +94,11 @@ impl Front {
         let executed = self.router.execute(self.metadata(), command.encode(), Routing::Forward, deadline).await;
         match executed.map_err(|error| self.route_error(error, "the metadata group", Routing::Forward))? {
             Reply::Meta(outcome) => outcome.map_err(ApiError::from),
-            Reply::Partition(_) | Reply::LogStart(_) | Reply::Subscription(_) | Reply::Released(_) => {
-                Err(ApiError::out_of_turn())
-            }
+            Reply::Partition(_)
+            | Reply::LogStart(_)
+            | Reply::Subscription(_)
+            | Reply::Released(_)
+            | Reply::Seeked(_) => Err(ApiError::out_of_turn()),
             Reply::Refused(why) => Err(ApiError::internal(format!("the metadata group can't read the command: {why}"))),
         }
     }

@@ -178,6 +178,9 @@ pub(crate) const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
 /// knows of acknowledgements that it doesn't. Shorter than it takes the others to miss it.
 pub(crate) const DISPATCH_DOUBT: Duration = Duration::from_millis(250);
 
+/// Oldest unsettled messages whose publish times are remembered for those who ask.
+pub(crate) const OLDEST_REMEMBERED: usize = 10_000;
+
 /// Longest wait for a settlement to become certain, or for a leader to know that it leads.
 pub(crate) const SETTLEMENT_TIME: Duration = Duration::from_secs(5);
 
@@ -205,3 +208,6 @@ pub(crate) const PULL_FIRST: Duration = Duration::from_millis(50);
 
 /// How long a pull waits for what is on its way when it ends.
 pub(crate) const PULL_GOODBYE: Duration = Duration::from_secs(2);
+
+/// Subscriptions in partitions that a node shows in its metrics, one pair counted once. Each has about a dozen series.
+pub(crate) const METRIC_SUBSCRIPTIONS_MAX: usize = 2_000;

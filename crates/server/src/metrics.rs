@@ -2,6 +2,7 @@
 
 mod call;
 pub(crate) mod listener;
+pub(crate) mod subscriptions;
 
 use std::sync::Arc;
 use std::time::Duration;

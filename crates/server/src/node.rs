@@ -6,7 +6,7 @@ mod setup;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_consensus::{Admission, Env, OpenGroupError, RaftGroups};
+use quorate_consensus::{Env, OpenGroupError, RaftGroups};
 use quorate_storage::{OpenError, Storage};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -17,8 +17,9 @@ use tracing::{info, warn};
 pub use failure::NodeFailure;
 
 use crate::config::Config;
+use crate::front::Front;
 use crate::identity::IdentityError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, subscriptions};
 use crate::readiness::Readiness;
 
 /// Where a node's work runs. Clients and consensus are kept apart, so that a burst of requests can't delay a
@@ -152,20 +153,20 @@ impl Node {
 
 /// What the metrics listener shows.
 pub(crate) struct Probe {
-    metrics: Arc<Metrics>,
-    groups: RaftGroups,
+    front: Arc<Front>,
     storage: Storage,
-    admission: Admission,
     readiness: Readiness,
 }
 
 impl Probe {
     pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
+        &self.front.metrics
     }
 
-    pub(crate) fn render(&self) -> String {
-        self.metrics.render(&self.groups, &self.storage, &self.admission)
+    pub(crate) async fn render(&self) -> String {
+        let front = &self.front;
+        let node = front.metrics.render(front.router.groups(), &self.storage, &front.admission);
+        node + &subscriptions::render(front).await
     }
 
     pub(crate) fn not_ready(&self) -> Option<&'static str> {

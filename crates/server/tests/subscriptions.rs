@@ -46,7 +46,7 @@ async fn change(address: &str, subscription: v1::Subscription, paths: &[&str]) -
 }
 
 async fn get(address: &str, name: &str) -> Result<v1::Subscription, Status> {
-    let request = v1::GetSubscriptionRequest { name: name.to_owned() };
+    let request = v1::GetSubscriptionRequest { name: name.to_owned(), without_status: true };
     Ok(nodes::subscriptions(address).await.get_subscription(request).await?.into_inner().subscription.unwrap())
 }
 

@@ -236,6 +236,11 @@ impl StateStore {
         RowOp::DeleteRange { table: Table::State, from, to }
     }
 
+    /// Returns once all that was enqueued so far is durable, the log of every replica included.
+    pub async fn synced(&self) -> Result<(), StorageError> {
+        self.storage.commit(Vec::new()).await
+    }
+
     /// Waits until all that was enqueued so far can be read.
     pub(crate) async fn written(&self) -> Result<(), StorageError> {
         let (done, written) = oneshot::channel();

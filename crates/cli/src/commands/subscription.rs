@@ -1,6 +1,8 @@
 //! `quorate subscription`: creates, lists, shows, changes and deletes subscriptions.
 
 mod retry;
+mod seek;
+mod status;
 
 use crate::commands::read::position;
 use crate::commands::topic::label;
@@ -22,11 +24,21 @@ pub(crate) enum SubscriptionCommand {
         /// Only those of this topic
         #[arg(short, long)]
         topic: Option<String>,
+        /// What each has and hasn't done, as the leaders of its partitions say
+        #[arg(short, long)]
+        status: bool,
     },
-    /// Show a subscription
-    Get { name: String },
+    /// Show a subscription, and what it has and hasn't done
+    Get {
+        name: String,
+        /// Look twice, a second apart, and show how many messages were acknowledged
+        #[arg(long)]
+        rate: bool,
+    },
     /// Change a subscription; what isn't named stays as it is
     Update(Update),
+    /// Move a subscription to another place in its topic
+    Seek(seek::Seek),
     /// Delete a subscription; the messages stay
     Delete { name: String },
 }
@@ -91,17 +103,21 @@ impl SubscriptionCommand {
                 let created = subscriptions.create(create.spec()?).await?;
                 report(&created, "created", output)
             }
-            SubscriptionCommand::Ls { topic } => {
+            SubscriptionCommand::Ls { topic, status } => {
                 let listed = match topic {
                     Some(topic) => subscriptions.list_of(topic).await?,
                     None => subscriptions.list().await?,
                 };
+                if *status {
+                    return status::list(&subscriptions, &listed, output).await;
+                }
                 let rows: Vec<Row> = listed.iter().map(Row::of).collect();
                 output.list(&["name", "topic", "ack deadline", "retry", "dead letters"], &rows, Row::cells)
             }
-            SubscriptionCommand::Get { name } => {
-                let subscription = subscriptions.get(name).await?;
-                output.result(&Row::of(&subscription), || describe(&subscription))
+            SubscriptionCommand::Get { name, rate } => {
+                let (subscription, rate) = status::look(&subscriptions, name, *rate).await?;
+                let shown = Shown { row: Row::of(&subscription), status: status::Status::of(&subscription, rate) };
+                output.result(&shown, || format!("{}\n{}", describe(&subscription), shown.status.text()))
             }
             SubscriptionCommand::Update(update) => {
                 update.check()?;
@@ -114,6 +130,7 @@ impl SubscriptionCommand {
                 let changed = subscriptions.update(&update.name, update.change(present)?).await?;
                 report(&changed, "changed", output)
             }
+            SubscriptionCommand::Seek(seek) => seek.run(&subscriptions, output).await,
             SubscriptionCommand::Delete { name } => {
                 subscriptions.delete(name).await?;
                 if output.is_json() { Ok(()) } else { print_line(&format!("subscription {name} deleted")) }
@@ -188,6 +205,15 @@ impl Changeable {
         let max_delivery_attempts = self.max_attempts.or(present_attempts.flatten());
         Ok(Some(DeadLetterPolicy { topic, max_delivery_attempts }))
     }
+}
+
+/// A subscription with its numbers as JSON.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    row: Row,
+    #[serde(flatten)]
+    status: status::Status,
 }
 
 /// A subscription as JSON.

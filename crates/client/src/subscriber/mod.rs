@@ -76,7 +76,7 @@ impl SubscriberBuilder {
     /// # Errors
     /// `SUBSCRIPTION_NOT_FOUND`, or why no node could be asked within the client's deadline.
     pub async fn build(self) -> Result<Subscriber, ClientError> {
-        let subscription = self.client.subscriptions().get(&self.subscription).await?;
+        let subscription = self.client.subscriptions().look_up(self.subscription.clone(), true).await?;
         let (topic, view) = self.client.resolve(&subscription.topic).await?;
         let (output, deliveries) = mpsc::unbounded_channel();
         let (said, orders) = mpsc::unbounded_channel();

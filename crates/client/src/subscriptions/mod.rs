@@ -1,8 +1,10 @@
 //! [`Subscriptions`]: creates, looks up, changes and deletes subscriptions.
 
 mod policy;
+mod status;
 
 pub use policy::{DeadLetterPolicy, RetryPolicy};
+pub use status::{SubscriptionNumbers, SubscriptionPartitionStatus};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -83,6 +85,8 @@ pub struct Subscription {
     pub labels: BTreeMap<String, String>,
     /// For [`SubscriptionUpdate::etag`].
     pub etag: String,
+    /// By partition; filled by [`Subscriptions::get`] only.
+    pub partition_status: Vec<SubscriptionPartitionStatus>,
 }
 
 impl Subscriptions {
@@ -105,12 +109,17 @@ impl Subscriptions {
         present(response.await.into_result()?.subscription)
     }
 
-    /// A subscription by its name.
+    /// A subscription by its name, with what its partitions say of it.
     ///
     /// # Errors
     /// `SUBSCRIPTION_NOT_FOUND`.
     pub async fn get(&self, name: impl Into<String>) -> Result<Subscription, ClientError> {
-        let request = pb::GetSubscriptionRequest { name: name.into() };
+        self.look_up(name.into(), false).await
+    }
+
+    /// The same, without asking any partition.
+    pub(crate) async fn look_up(&self, name: String, without_status: bool) -> Result<Subscription, ClientError> {
+        let request = pb::GetSubscriptionRequest { name, without_status };
         let response = call(self.client.router(), "GetSubscription", |channel| {
             let request = request.clone();
             Box::pin(async move { SubscriptionServiceClient::new(channel).get_subscription(request).await })
@@ -162,6 +171,54 @@ impl Subscriptions {
             Box::pin(async move { SubscriptionServiceClient::new(channel).delete_subscription(request).await })
         });
         answered.await.into_result().map(|_| ())
+    }
+
+    /// Moves a subscription to another place, in every partition: nothing before it is delivered any more, everything
+    /// behind it is, once more. Subscribers go on; what they had in hand is [`Settled::Seeked`](crate::Settled::Seeked).
+    /// The offset of each partition. Safe to retry: a partition that was moved isn't moved again.
+    ///
+    /// # Errors
+    /// `SUBSCRIPTION_NOT_FOUND`; `OFFSET_OUT_OF_RANGE`; `NO_LEADER`, `COMMIT_UNKNOWN`, … with `moved_partitions` and
+    /// `other_partitions` among the facts if some were moved, and others perhaps not.
+    pub async fn seek(&self, name: impl Into<String>, to: Start) -> Result<BTreeMap<u32, u64>, ClientError> {
+        self.seek_to(pb::SeekSubscriptionRequest {
+            name: name.into(),
+            position: Some(to.to_wire()),
+            partitions: Vec::new(),
+            request_id: request_id(),
+        })
+        .await
+    }
+
+    /// The same for some partitions, each to a place of its own; the others stay where they are.
+    ///
+    /// # Errors
+    /// As [`Subscriptions::seek`]; `PARTITION_NOT_FOUND`; `INVALID_ARGUMENT` if no partition is named.
+    pub async fn seek_partitions(
+        &self,
+        name: impl Into<String>,
+        to: &BTreeMap<u32, Start>,
+    ) -> Result<BTreeMap<u32, u64>, ClientError> {
+        let partitions = to.iter().map(|(partition, start)| {
+            let start = Some(start.to_wire());
+            pb::PartitionPosition { partition: *partition, start }
+        });
+        self.seek_to(pb::SeekSubscriptionRequest {
+            name: name.into(),
+            position: None,
+            partitions: partitions.collect(),
+            request_id: request_id(),
+        })
+        .await
+    }
+
+    async fn seek_to(&self, request: pb::SeekSubscriptionRequest) -> Result<BTreeMap<u32, u64>, ClientError> {
+        let response = call(self.client.router(), "SeekSubscription", |channel| {
+            let request = request.clone();
+            Box::pin(async move { SubscriptionServiceClient::new(channel).seek_subscription(request).await })
+        });
+        let seeked = response.await.into_result()?.partitions;
+        Ok(seeked.into_iter().map(|seeked| (seeked.partition, seeked.offset)).collect())
     }
 
     /// Page after page; of all topics, if none is named.
@@ -250,6 +307,7 @@ impl From<pb::Subscription> for Subscription {
             ordered: subscription.ordered,
             labels: subscription.labels,
             etag: subscription.etag,
+            partition_status: subscription.partition_status.into_iter().map(Into::into).collect(),
         }
     }
 }

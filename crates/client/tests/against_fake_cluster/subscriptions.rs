@@ -1,6 +1,7 @@
 //! Owners of subscriptions against a cluster in memory: what is asked again is the same request.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::fake_cluster::{FakeCluster, Fault, TOPIC};
@@ -65,4 +66,21 @@ async fn a_list_has_all_its_pages_and_an_update_names_what_it_changes() {
     let changed = subscriptions.update("s0", update).await.unwrap();
     assert!(changed.labels.into_keys().eq(["ack_deadline", "dead_letter_policy"]));
     subscriptions.delete("s0").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_that_moved_only_a_part_is_repeated_as_the_same_request() {
+    let cluster = FakeCluster::start(1, 1);
+    let subscriptions = cluster.client(&[1]).subscriptions();
+    cluster.fail_next(&[Fault::Refuse(Reason::NoLeader), Fault::Refuse(Reason::CommitUnknown)]);
+    let to = BTreeMap::from([(2, Start::Offset(7))]);
+    assert_eq!(subscriptions.seek_partitions("billing", &to).await.unwrap(), BTreeMap::from([(2, 7)]));
+    let asked = cluster.seeks();
+    assert_eq!(asked.len(), 3);
+    assert!(!asked[0].request_id.is_empty() && asked.iter().all(|request| *request == asked[0]), "{asked:?}");
+
+    subscriptions.seek("billing", Start::Earliest).await.unwrap();
+    let asked = cluster.seeks();
+    assert_ne!(asked[3].request_id, asked[0].request_id);
+    assert_eq!(asked[3].position.and_then(|position| position.position), Some(Position::Earliest(Default::default())));
 }

@@ -25,7 +25,7 @@ use crate::admission::{Overload, Permit};
 use crate::codec;
 use crate::group::{ProposeError, RaftGroup};
 use crate::groups::RaftGroups;
-use crate::types::{Raft, Snapshot, SnapshotMeta, Types};
+use crate::types::{Snapshot, SnapshotMeta, Types};
 
 type Answers = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 
@@ -229,13 +229,14 @@ async fn answer(group: &RaftGroup, question: Body) -> Body {
         let candidacy = vote.vote.unwrap_or_default();
         group.hear_candidate(ReplicaId::new(candidacy.voted_for), candidacy.term).await;
     }
-    match try_answer(&group.raft(), question).await {
+    match try_answer(group, question).await {
         Ok(body) => body,
         Err(reason) => refusal(&reason),
     }
 }
 
-async fn try_answer(raft: &Raft, question: Body) -> Result<Body, String> {
+async fn try_answer(group: &RaftGroup, question: Body) -> Result<Body, String> {
+    let raft = group.raft();
     match question {
         Body::Vote(vote) => {
             let response = raft.vote(vote_request_from_wire(vote)?).await.map_err(text)?;
@@ -268,9 +269,9 @@ async fn try_answer(raft: &Raft, question: Body) -> Result<Body, String> {
                 last_log_id: snapshot.last_log_id.map(codec::wire_to_log_id),
                 last_membership: codec::stored_membership_from_bytes(&snapshot.membership).map_err(text)?,
             };
-            let response =
-                raft.install_full_snapshot(vote, Snapshot { meta, snapshot: snapshot.data }).await.map_err(text)?;
-            Ok(Body::SnapshotReply(wire::SnapshotReply { vote: Some(codec::vote_to_wire(&response.vote)) }))
+            let snapshot = Snapshot { meta, snapshot: snapshot.data };
+            let vote = group.running().install(vote, snapshot).await?;
+            Ok(Body::SnapshotReply(wire::SnapshotReply { vote: Some(codec::vote_to_wire(&vote)) }))
         }
         other => Err(format!("not a question: {other:?}")),
     }

@@ -174,6 +174,11 @@ impl PartitionMachine {
                 let changes = self.skip(index);
                 subscription_reply(self.subscriptions.dead_letters_sent(subscription, next), changes)
             }
+            PartitionCommand::Seek { subscription, request, to } => {
+                let changes = self.skip(index);
+                let start = self.subscriptions.seek(subscription, request, to.max(self.log_start()));
+                Applied { reply: Reply::Seeked(start), changes, effects: Vec::new() }
+            }
         }
     }
 

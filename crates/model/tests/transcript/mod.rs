@@ -87,6 +87,11 @@ impl World {
                 Some(proposal) => self.apply_partition(&proposal.encode()) + &self.leader.committed(),
                 None => "nothing to propose\n".to_owned(),
             },
+            "seek" => {
+                let (subscription, to) = (SUBSCRIPTION, Offset::new(line.number("to").unwrap()));
+                let request = line.number("request").unwrap();
+                self.apply_partition(&PartitionCommand::Seek { subscription, request, to }.encode())
+            }
             "letters-sent" => {
                 let (subscription, next) = (SUBSCRIPTION, line.number("next").unwrap() as u32);
                 self.apply_partition(&PartitionCommand::DeadLettersSent { subscription, next }.encode())
@@ -259,6 +264,7 @@ impl World {
             Reply::Subscription(outcome) => delivery::reply_text(&outcome),
             Reply::Released(time_ms) => format!("released to {time_ms} ms\n"),
             Reply::LogStart(offset) => format!("log starts at {offset}\n"),
+            Reply::Seeked(offset) => format!("stands at {offset}\n"),
             Reply::Refused(why) => format!("refused: {why}\n"),
         };
         self.keep(&applied.changes, &mut out);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_consensus::RaftGroup;
-use quorate_model::{GroupId, NodeId, Offset, Reason, ReplicaId};
+use quorate_model::{GroupId, NodeId, Offset, PartitionId, Reason, ReplicaId, SubscriptionId, TopicId};
 use quorate_proto::internal as wire;
 use quorate_proto::internal::fetch_response::Content;
 use quorate_proto::internal::node_service_server::NodeService;
@@ -97,6 +97,17 @@ impl NodeQuestions {
         Ok(wire::RegisterResponse { version })
     }
 
+    async fn subscription_status(
+        &self,
+        request: wire::GetSubscriptionStatusRequest,
+    ) -> Result<wire::GetSubscriptionStatusResponse, ApiError> {
+        let group = self.led(request.group_id)?;
+        let partition = PartitionId::new(TopicId::new(request.topic_id), request.partition);
+        let (subscription, start) = (SubscriptionId::new(request.subscription_id), Offset::new(request.start_offset));
+        let status = self.front.dispatch.status(&group, partition, subscription, start).await;
+        Ok(wire::GetSubscriptionStatusResponse { status: Some(status) })
+    }
+
     async fn transfer(&self, request: wire::TransferLeaderRequest) -> Result<wire::TransferLeaderResponse, ApiError> {
         let group = self.led(request.group_id)?;
         let target = Some(request.target_replica_id).filter(|id| *id != 0).map(ReplicaId::new);
@@ -136,6 +147,13 @@ impl NodeService for NodeQuestions {
     ) -> Result<Response<wire::GetOffsetsResponse>, Status> {
         let group = self.led(request.into_inner().group_id);
         self.front.metrics.unary("GetOffsets", async { Ok(offsets(&group?)) }).await
+    }
+
+    async fn get_subscription_status(
+        &self,
+        request: Request<wire::GetSubscriptionStatusRequest>,
+    ) -> Result<Response<wire::GetSubscriptionStatusResponse>, Status> {
+        self.front.metrics.unary("GetSubscriptionStatus", self.subscription_status(request.into_inner())).await
     }
 
     async fn transfer_leader(

@@ -1,4 +1,8 @@
-//! `SubscriptionService`: commands to the metadata group. Where a subscription begins is settled before there is one.
+//! `SubscriptionService`: commands to the metadata group, and what the partitions say of themselves. Where a subscription
+//! begins is settled before there is one.
+
+mod seek;
+mod status;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -65,11 +69,17 @@ impl Subscriptions {
     }
 
     async fn get(&self, request: Request<v1::GetSubscriptionRequest>) -> Result<v1::GetSubscriptionResponse, ApiError> {
-        self.begin(&request)?;
-        let name = SubscriptionName::parse(&request.get_ref().name)?;
-        let found =
-            self.front.map.find(|map| convert::subscription::subscription(map.subscription(name.as_str())?, map));
-        let subscription = found.await.ok_or_else(|| ApiError::subscription_not_found(&name))?;
+        let deadline = self.begin(&request)?;
+        let v1::GetSubscriptionRequest { name, without_status } = request.into_inner();
+        let name = SubscriptionName::parse(&name)?;
+        let found = self.front.map.find(|map| {
+            let info = map.subscription(name.as_str())?;
+            Some((Arc::clone(info), convert::subscription::subscription(info, map)?))
+        });
+        let (info, mut subscription) = found.await.ok_or_else(|| ApiError::subscription_not_found(&name))?;
+        if !without_status {
+            subscription.partition_status = self.partition_status(&info, deadline).await?;
+        }
         Ok(v1::GetSubscriptionResponse { subscription: Some(subscription) })
     }
 
@@ -169,13 +179,19 @@ impl Subscriptions {
     /// lies beyond. A partition without a leader can't say, and a guess could lose messages.
     async fn starts(&self, topic: &TopicState, start: Start, deadline: Deadline) -> Result<Vec<Offset>, ApiError> {
         stream::iter(Partition::all(topic)?)
-            .map(|partition| async move { self.start_in(&partition, start, deadline).await })
+            .map(|partition| async move { self.start_in(&partition, start, "start", deadline).await })
             .buffered(PEER_QUESTIONS)
             .try_collect()
             .await
     }
 
-    async fn start_in(&self, partition: &Partition, start: Start, deadline: Deadline) -> Result<Offset, ApiError> {
+    async fn start_in(
+        &self,
+        partition: &Partition,
+        start: Start,
+        field: &str,
+        deadline: Deadline,
+    ) -> Result<Offset, ApiError> {
         let Start::Offset(offset) = start else { return self.offset_of(partition, start, deadline).await };
         let log_start = self.offset_of(partition, Start::Earliest, deadline).await?;
         let end = self.offset_of(partition, Start::Latest, deadline).await?;
@@ -183,7 +199,7 @@ impl Subscriptions {
             return Ok(offset);
         }
         Err(ApiError::out_of_range(&partition.label(), offset, log_start, end)
-            .with("field", &"start.offset")
+            .with("field", &format!("{field}.offset"))
             .with("topic", &partition.topic)
             .with("partition", &partition.id.index))
     }
@@ -246,6 +262,13 @@ impl SubscriptionService for Subscriptions {
         request: Request<v1::DeleteSubscriptionRequest>,
     ) -> Result<Response<v1::DeleteSubscriptionResponse>, Status> {
         self.front.metrics.unary("DeleteSubscription", self.delete(request)).await
+    }
+
+    async fn seek_subscription(
+        &self,
+        request: Request<v1::SeekSubscriptionRequest>,
+    ) -> Result<Response<v1::SeekSubscriptionResponse>, Status> {
+        self.front.metrics.unary("SeekSubscription", self.seek(request)).await
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod delays;
 mod letters;
+mod seeks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,9 +13,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_consensus::{Env, Leadership, Progress, ProposeError, RaftGroup};
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Rules, SessionId, WaiterId, Want,
+    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, Gauges, LeaseId, Outcome, Rules, SessionId, WaiterId,
+    Want,
 };
-use quorate_model::partition::subscription::{Lane, Place, Position};
+use quorate_model::partition::subscription::{Lane, Place, Position, SubscriptionRejected};
 use quorate_model::{AckId, ClusterMap, Offset, PartitionCommand, Record, Reply, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
 use tokio::sync::{mpsc, watch};
@@ -34,6 +36,13 @@ use crate::limits::{
 };
 use crate::router::Router;
 
+const BOUNDS: Bounds = Bounds {
+    unsettled: DISPATCH_UNSETTLED,
+    intervals: DISPATCH_INTERVALS,
+    read_ahead: DISPATCH_READ_AHEAD,
+    dead_letters: DISPATCH_DEAD_LETTERS,
+};
+
 /// What an actor is made of.
 pub(super) struct Actor {
     pub(super) group: RaftGroup,
@@ -42,6 +51,7 @@ pub(super) struct Actor {
     /// Where the subscription begins in this partition, if it hasn't begun.
     pub(super) start: Offset,
     pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) gauges: watch::Sender<Gauges>,
     pub(super) env: Arc<dyn Env>,
     pub(super) map: watch::Receiver<Arc<ClusterMap>>,
     pub(super) router: Router,
@@ -87,12 +97,15 @@ struct Desk {
     /// The term in which this node leads: what was delivered in another has no lease here.
     term: u64,
     generation: u32,
+    /// How often subscriptions of the partition had been moved when this was last looked at.
+    seeks: u64,
     dispatcher: Dispatcher,
     records: Records,
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions whose lender was asked for credit.
     asked: BTreeSet<SessionId>,
     orders: mpsc::Receiver<Order>,
+    gauges: watch::Sender<Gauges>,
     waiters: BTreeMap<WaiterId, Question>,
     last_waiter: u64,
     clock: Clock,
@@ -132,7 +145,7 @@ impl Clock {
 
 impl Desk {
     async fn open(actor: Actor) -> Result<Self, End> {
-        let Actor { group, partition, subscription, start, orders, env, map, router } = actor;
+        let Actor { group, partition, subscription, start, orders, gauges, env, map, router } = actor;
         let (leadership, progress) = (group.watch_leadership(), group.progress());
         let term = leadership.borrow().term;
         // Whatever was settled before must be applied before anything is handed out: by earlier leaders, and by an actor of
@@ -143,22 +156,17 @@ impl Desk {
             return Err(End::NotLeading);
         }
         let info = map.borrow().subscription_by_id(subscription).cloned().ok_or(End::Deleted)?;
-        let bounds = Bounds {
-            unsettled: DISPATCH_UNSETTLED,
-            intervals: DISPATCH_INTERVALS,
-            read_ahead: DISPATCH_READ_AHEAD,
-            dead_letters: DISPATCH_DEAD_LETTERS,
-        };
+        // Before the state: a seek in between is looked at twice, and not missed.
+        let seeks = progress.borrow().seeks;
         let state = group.look(|machine| machine.subscriptions().get(subscription).cloned()).flatten();
         let state = state.ok_or(End::Deleted)?;
         let log_start = progress.borrow().log_start;
         let records = Records::new(group.clone(), partition.id, partition.label());
-        // This node may have led in this term before, with an actor that was given up.
-        let first_lease = LeaseId(u64::from(fastrand::u32(1..)) << 16);
         Ok(Self {
             term,
             generation: state.generation(),
-            dispatcher: Dispatcher::new(subscription, rules(&info), bounds, &state, first_lease),
+            seeks,
+            dispatcher: seeks::dispatcher(subscription, &info, &state),
             records,
             group,
             partition,
@@ -166,6 +174,7 @@ impl Desk {
             sessions: BTreeMap::new(),
             asked: BTreeSet::new(),
             orders,
+            gauges,
             waiters: BTreeMap::new(),
             last_waiter: 0,
             clock: Clock { begun: Instant::now(), begun_ms: env.wall_clock_ms() },
@@ -192,6 +201,7 @@ impl Desk {
 
     /// Does what there is to do, then waits for something to happen.
     async fn turn(&mut self) -> Result<(), End> {
+        self.follow_seeks()?;
         let now_ms = self.clock.now_ms();
         self.dispatcher.expire(now_ms, || fastrand::u64(..));
         self.follow_lanes().await?;
@@ -200,6 +210,7 @@ impl Desk {
         self.answer();
         self.settle();
         self.publish_dead_letters().await?;
+        self.gauges.send_replace(self.dispatcher.gauges());
         let due_at = self.dispatcher.next_due_ms(now_ms).map(|due_ms| self.clock.at(due_ms));
         // While a letter is under way its answer says when to look for the next one.
         let letters_at = self.letters_at.filter(|_| self.letter.is_none());
@@ -215,8 +226,13 @@ impl Desk {
             _ = self.map.changed() => self.follow_map()?,
             reply = finished(&mut self.proposed) => {
                 self.proposed = None;
-                confirmed(reply?)?;
-                self.dispatcher.confirmed();
+                match reply? {
+                    Reply::Subscription(Err(SubscriptionRejected::Moved { .. })) => self.begin_anew()?,
+                    reply => {
+                        confirmed(reply)?;
+                        self.dispatcher.confirmed();
+                    }
+                }
                 // There may be a dead letter among what was settled.
                 self.letters_at.get_or_insert_with(Instant::now);
             }

@@ -15,13 +15,14 @@ mod attach;
 mod records;
 mod say;
 mod session;
+mod status;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quorate_consensus::{Env, RaftGroup};
-use quorate_model::partition::subscription::deliver::{Return, SessionId};
-use quorate_model::{AckId, ClusterMap, GroupId, SubscriptionId, SubscriptionInfo};
+use quorate_model::partition::subscription::deliver::{Gauges, Return, SessionId};
+use quorate_model::{AckId, ClusterMap, GroupId, Offset, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,6 +40,8 @@ use crate::router::Router;
 pub(crate) struct Dispatch {
     actors: Mutex<BTreeMap<(GroupId, SubscriptionId), Handle>>,
     sessions: Mutex<u64>,
+    /// When the oldest unsettled messages were published that somebody asked about.
+    oldest: Mutex<BTreeMap<(GroupId, SubscriptionId), (Offset, u64)>>,
     env: Arc<dyn Env>,
     map: watch::Receiver<Arc<ClusterMap>>,
     /// The way to the topics of dead letters.
@@ -50,6 +53,7 @@ pub(crate) struct Dispatch {
 #[derive(Clone)]
 pub(crate) struct Handle {
     orders: mpsc::Sender<Order>,
+    gauges: watch::Receiver<Gauges>,
 }
 
 /// What is asked of an actor.
@@ -115,7 +119,8 @@ impl Dispatch {
         router: Router,
         draining: CancellationToken,
     ) -> Self {
-        Self { actors: Mutex::default(), sessions: Mutex::default(), env, map, router, draining }
+        let (actors, sessions, oldest) = Default::default();
+        Self { actors, sessions, oldest, env, map, router, draining }
     }
 
     /// The actor of a subscription in a partition that this node leads, or believes to.
@@ -127,7 +132,8 @@ impl Dispatch {
         }
         actors.retain(|_, handle| !handle.orders.is_closed());
         let (orders, receiver) = mpsc::channel(DISPATCH_ORDERS);
-        let handle = Handle { orders };
+        let (gauges, watched) = watch::channel(Gauges::default());
+        let handle = Handle { orders, gauges: watched };
         actors.insert(key, handle.clone());
         let actor = Actor {
             group: group.clone(),
@@ -135,6 +141,7 @@ impl Dispatch {
             subscription: subscription.id,
             start: subscription.start_of(partition.id.index),
             orders: receiver,
+            gauges,
             env: Arc::clone(&self.env),
             map: self.map.clone(),
             router: self.router.clone(),

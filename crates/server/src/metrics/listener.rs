@@ -49,7 +49,7 @@ impl MetricsListener {
 }
 
 async fn metrics(State(probe): State<Arc<Probe>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], probe.render())
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], probe.render().await)
 }
 
 async fn readyz(State(probe): State<Arc<Probe>>) -> impl IntoResponse {

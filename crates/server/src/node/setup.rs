@@ -129,13 +129,7 @@ async fn start_on(
     let env = Arc::clone(&front.env);
     parts.background(Retainer { groups: groups.clone(), map: front.map.watch(), env }.run());
     parts.background(hearsay::listen(Arc::clone(&front), parts.tasks.clone()));
-    let probe = Probe {
-        metrics: Arc::clone(&front.metrics),
-        groups: groups.clone(),
-        storage: storage.clone(),
-        admission: front.admission.clone(),
-        readiness: readiness.clone(),
-    };
+    let probe = Probe { front: Arc::clone(&front), storage: storage.clone(), readiness: readiness.clone() };
     parts.serve(listeners, probe, &readiness).await;
     parts.register(&addresses, &identity, readiness.clone());
     info!(node = %config.node.id, cluster = config.cluster.name, client = addresses.client, peer = addresses.peer, "node started");

@@ -22,6 +22,7 @@ use quorate_server::config::{LogConfig, LogFormat};
 use quorate_server::{Config, Node, Runtimes, StartError, SystemEnv};
 use quorate_storage::{OpenError, Storage};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -328,4 +329,14 @@ pub fn refusal(status: &Status) -> (Code, String, BTreeMap<String, String>) {
     let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "quorate");
     (status.code(), info.reason.clone(), info.metadata.clone().into_iter().collect())
+}
+
+/// What a plain HTTP request is answered.
+pub async fn get(address: &str, path: &str) -> String {
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await.unwrap();
+    response
 }

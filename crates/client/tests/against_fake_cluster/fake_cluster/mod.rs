@@ -61,6 +61,7 @@ struct State {
     local_reads: Vec<u64>,
     /// Requests to create a subscription, in turn, answered or not.
     subscribed: Vec<pb::CreateSubscriptionRequest>,
+    seeks: Vec<pb::SeekSubscriptionRequest>,
 }
 
 /// How many batches came in by which way.
@@ -104,6 +105,7 @@ impl FakeCluster {
             served: Served::default(),
             local_reads: Vec::new(),
             subscribed: Vec::new(),
+            seeks: Vec::new(),
         };
         let (doors, visitors): (BTreeMap<_, _>, Vec<_>) = (1..=nodes)
             .map(|node| {
@@ -234,6 +236,11 @@ impl FakeCluster {
     /// The nodes that answered reads by themselves, in turn.
     pub(crate) fn local_reads(&self) -> Vec<u64> {
         self.state().local_reads.clone()
+    }
+
+    /// Requests to move a subscription, in turn, answered or not.
+    pub(crate) fn seeks(&self) -> Vec<pb::SeekSubscriptionRequest> {
+        self.state().seeks.clone()
     }
 
     /// Requests to create a subscription, in turn, answered or not.

@@ -75,4 +75,27 @@ impl SubscriptionService for Node {
     ) -> Result<Response<pb::DeleteSubscriptionResponse>, Status> {
         Ok(Response::new(pb::DeleteSubscriptionResponse {}))
     }
+
+    async fn seek_subscription(
+        &self,
+        request: Request<pb::SeekSubscriptionRequest>,
+    ) -> Result<Response<pb::SeekSubscriptionResponse>, Status> {
+        let request = request.into_inner();
+        let fault = {
+            let mut state = self.cluster.state();
+            state.seeks.push(request.clone());
+            state.faults.pop_front()
+        };
+        if let Some(Fault::Refuse(reason)) = fault {
+            return Err(status(reason, BTreeMap::new()));
+        }
+        // As far as a cluster of no partitions can be moved: to where was asked.
+        let offset = |it: &pb::PartitionPosition| match it.start.and_then(|start| start.position) {
+            Some(pb::position::Position::Offset(offset)) => offset,
+            _ => 0,
+        };
+        let seeked =
+            request.partitions.iter().map(|it| pb::SeekedPartition { partition: it.partition, offset: offset(it) });
+        Ok(Response::new(pb::SeekSubscriptionResponse { partitions: seeked.collect() }))
+    }
 }

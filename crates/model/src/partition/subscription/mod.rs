@@ -8,6 +8,7 @@ mod dead_letters;
 pub mod deliver;
 mod place;
 mod settled;
+mod standing;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use dead_letters::{DeadLetter, Outbox};
 pub use place::{Lane, Place, Position};
 pub use settled::Settled;
+pub use standing::{ATTEMPTS_BUCKETS, Standing};
 
 use crate::ids::{Offset, SubscriptionId};
 
@@ -25,6 +27,8 @@ use crate::ids::{Offset, SubscriptionId};
 pub struct SubscriptionState {
     /// Grows whenever the subscription is moved, so that what was delivered before can't settle anything after.
     generation: u32,
+    /// Of the last seek, so that one that comes again moves nothing.
+    last_seek: Option<u64>,
     /// Nothing before it is delivered.
     start: Offset,
     lanes: BTreeMap<Lane, Settled>,
@@ -130,6 +134,8 @@ pub enum SubscriptionRejected {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscriptions {
     states: BTreeMap<SubscriptionId, SubscriptionState>,
+    /// How often one of them was moved.
+    seeks: u64,
 }
 
 impl Subscriptions {
@@ -141,6 +147,11 @@ impl Subscriptions {
     /// Which there are.
     pub fn ids(&self) -> impl Iterator<Item = SubscriptionId> {
         self.states.keys().copied()
+    }
+
+    /// How often one of them was moved: while it stays the same, all are where they were.
+    pub fn seeks(&self) -> u64 {
+        self.seeks
     }
 
     /// Begins one, unless it has begun.
@@ -179,6 +190,16 @@ impl Subscriptions {
         Ok(SubscriptionChanged { generation: state.generation })
     }
 
+    /// Moves one, which needn't have begun, unless this request has; where it stands then.
+    pub(super) fn seek(&mut self, subscription: SubscriptionId, request: u64, to: Offset) -> Offset {
+        let state = self.states.entry(subscription).or_insert_with(|| SubscriptionState::new(to));
+        if state.last_seek != Some(request) {
+            state.seek(request, to);
+            self.seeks += 1;
+        }
+        state.start
+    }
+
     /// Forgets what is settled. For a planted bug only.
     pub(super) fn sabotage(&mut self) {
         for state in self.states.values_mut() {
@@ -194,9 +215,11 @@ impl Subscriptions {
 }
 
 impl SubscriptionState {
-    fn new(start: Offset) -> Self {
+    /// One that begins here, and has settled nothing from there on.
+    pub fn new(start: Offset) -> Self {
         let mut state = Self {
             generation: 1,
+            last_seek: None,
             start,
             lanes: BTreeMap::new(),
             retries: BTreeMap::new(),
@@ -272,6 +295,16 @@ impl SubscriptionState {
         }
         self.tally.acknowledged += settlement.acknowledged;
         self.tally.expired += settlement.expired;
+    }
+
+    /// Dead letters stay on their way, and what was done stays counted.
+    fn seek(&mut self, request: u64, to: Offset) {
+        self.generation = self.generation.checked_add(1).expect("nobody moves it four thousand million times");
+        self.last_seek = Some(request);
+        self.start = to;
+        self.lanes.clear();
+        self.retries.clear();
+        self.pass_to(to);
     }
 
     fn trim_to(&mut self, log_start: Offset) {

@@ -1,0 +1,87 @@
+//! Numbers of a subscription in a partition that this node leads. Looks at what is there, and starts nothing.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use quorate_consensus::RaftGroup;
+use quorate_model::partition::subscription::SubscriptionState;
+use quorate_model::partition::subscription::deliver::Gauges;
+use quorate_model::{GroupId, Offset, PartitionId, SubscriptionId};
+use quorate_proto::v1;
+
+use super::Dispatch;
+use super::records::Records;
+use crate::limits::OLDEST_REMEMBERED;
+
+impl Dispatch {
+    /// As this replica has applied. `start` is where the subscription begins, if it hasn't begun here.
+    pub(crate) async fn status(
+        &self,
+        group: &RaftGroup,
+        partition: PartitionId,
+        subscription: SubscriptionId,
+        start: Offset,
+    ) -> v1::SubscriptionPartitionStatus {
+        let now_ms = self.env.wall_clock_ms();
+        let standing = group.look(|machine| {
+            let log = machine.log_start()..machine.next_offset();
+            match machine.subscriptions().get(subscription) {
+                Some(state) => state.standing(log, now_ms),
+                None => SubscriptionState::new(start).standing(log, now_ms),
+            }
+        });
+        let standing = standing.unwrap_or_default();
+        let gauges = self.gauges(group.id(), subscription).unwrap_or_default();
+        let published_ms = match standing.oldest {
+            Some(offset) => self.published_ms(group, partition, subscription, offset).await,
+            None => None,
+        };
+        let age = published_ms.map(|ms| Duration::from_millis(now_ms.saturating_sub(ms)));
+        let attempts = standing.attempts.into_iter();
+        v1::SubscriptionPartitionStatus {
+            partition: partition.index,
+            backlog_messages: standing.backlog,
+            oldest_unacknowledged_age: age.and_then(|age| prost_types::Duration::try_from(age).ok()),
+            in_flight_messages: gauges.in_flight as u64,
+            delayed_messages: standing.delayed,
+            acknowledged_total: standing.tally.acknowledged,
+            redelivered_total: standing.tally.returned,
+            dead_lettered_total: standing.tally.dead_lettered,
+            unavailable: false,
+            lost_total: standing.tally.lost,
+            dead_letters_waiting: standing.dead_letters_waiting,
+            subscribers: u32::try_from(gauges.sessions).unwrap_or(u32::MAX),
+            attempts: attempts.map(|(attempts_max, messages)| v1::AttemptsBucket { attempts_max, messages }).collect(),
+        }
+    }
+
+    /// What the actor of a subscription has in hand; `None` if there is no actor.
+    fn gauges(&self, group: GroupId, subscription: SubscriptionId) -> Option<Gauges> {
+        let actors = self.actors.lock().unwrap_or_else(PoisonError::into_inner);
+        let handle = actors.get(&(group, subscription)).filter(|handle| !handle.orders.is_closed())?;
+        Some(*handle.gauges.borrow())
+    }
+
+    /// When a message was published. The oldest of a backlog stays the same for long, so it is remembered.
+    async fn published_ms(
+        &self,
+        group: &RaftGroup,
+        partition: PartitionId,
+        subscription: SubscriptionId,
+        offset: Offset,
+    ) -> Option<u64> {
+        let key = (group.id(), subscription);
+        let known = self.oldest.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        if let Some((_, published_ms)) = known.filter(|(of, _)| *of == offset) {
+            return Some(published_ms);
+        }
+        // Retention may have been faster: then the next one who asks is told of another message.
+        let record = Records::new(group.clone(), partition, partition.to_string()).record(offset).await.ok()?;
+        let mut oldest = self.oldest.lock().unwrap_or_else(PoisonError::into_inner);
+        if oldest.len() >= OLDEST_REMEMBERED {
+            oldest.clear();
+        }
+        oldest.insert(key, (offset, record.timestamp_ms));
+        Some(record.timestamp_ms)
+    }
+}
