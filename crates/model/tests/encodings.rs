@@ -59,6 +59,7 @@ fn meta_commands() -> Vec<MetaCommand> {
             ack_deadline_ms: None,
             retry: Some(RetryPolicy::Linear { first_ms: 1, step_ms: 2, maximum_ms: 3 }),
             dead_letter: Some(None),
+            filter: Some("size > 9".to_owned()),
             labels: None,
         }),
         MetaCommand::DeleteSubscription { request_id: "d".to_owned(), name: subscription_name() },
@@ -80,6 +81,7 @@ fn subscription() -> NewSubscription {
         retry: RetryPolicy::default(),
         dead_letter: Some(DeadLetterPolicy { topic: TopicId::new(3), max_attempts: 5 }),
         ordered: true,
+        filter: "size < 9".to_owned(),
         labels: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
     }
 }
@@ -260,9 +262,9 @@ fn what_cannot_be_read_is_named() {
         decode(b"\x01\x02"),
         decode(b"\x02"),
         decode(b"\x08"),
-        decode(b"\x81\x00"),
-        decode(b"\x80\x09"),
-        decode(b"\x80\x03\x00\x05_name"),
+        decode(b"\x80\x00"),
+        decode(b"\x81\x09"),
+        decode(b"\x81\x03\x00\x05_name"),
         MetaCommand::decode(&longer.into()).unwrap_err(),
         MetaCommand::decode(&vec![128; (1 << 20) + 1].into()).unwrap_err(),
     ];
@@ -271,7 +273,7 @@ fn what_cannot_be_read_is_named() {
         partition command is cut short: it needs 9 bytes and has 2
         partition command is cut short: it needs 9 bytes and has 1
         partition command has tag 8, which is not known
-        metadata command has format version 129, known is 128
+        metadata command has format version 128, known is 129
         metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 7
         metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system
         metadata command is followed by 1 bytes that do not belong to it
@@ -287,7 +289,7 @@ fn what_cannot_be_read_is_named() {
 #[test]
 fn a_short_text_that_speaks_of_a_long_one_allocates_nothing() {
     // A delete whose topic name claims to have 2^60 bytes.
-    let hostile = Bytes::from_static(b"\x80\x03\xfd\x00\x00\x00\x00\x00\x00\x00\x10");
+    let hostile = Bytes::from_static(b"\x81\x03\xfd\x00\x00\x00\x00\x00\x00\x00\x10");
     assert!(matches!(MetaCommand::decode(&hostile), Err(CodecError::Malformed { .. })));
 }
 
