@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use quorate_consensus::{Env, Leadership, Progress, ProposeError, RaftGroup};
 use quorate_model::partition::subscription::Place;
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Rules, SessionId, WaiterId, Want,
+    Answer, Bounds, Credits, Delivery, Dispatcher, LeaseId, Outcome, Rules, SessionId, WaiterId, Want,
 };
 use quorate_model::{AckId, ClusterMap, Offset, PartitionCommand, Record, Reply, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
+use super::filtering::Filtering;
 use super::records::Records;
 use super::session::{Event, Question, Session};
 use super::{Order, Say};
@@ -29,6 +30,7 @@ use crate::limits::{
     DISPATCH_DEAD_LETTERS, DISPATCH_DOUBT, DISPATCH_INTERVALS, DISPATCH_ORDERS_AT_ONCE, DISPATCH_READ_AHEAD,
     DISPATCH_UNSETTLED, SETTLEMENT_PAUSE, SETTLEMENT_TIME,
 };
+use crate::metrics::Metrics;
 use crate::router::Router;
 
 /// What an actor is made of.
@@ -42,6 +44,7 @@ pub(super) struct Actor {
     pub(super) env: Arc<dyn Env>,
     pub(super) map: watch::Receiver<Arc<ClusterMap>>,
     pub(super) router: Router,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Why an actor ends. Whoever it served finds another, if there is one.
@@ -86,6 +89,7 @@ struct Desk {
     generation: u32,
     dispatcher: Dispatcher,
     records: Records,
+    filtering: Filtering,
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions whose lender was asked for credit.
     asked: BTreeSet<SessionId>,
@@ -127,7 +131,7 @@ impl Clock {
 
 impl Desk {
     async fn open(actor: Actor) -> Result<Self, End> {
-        let Actor { group, partition, subscription, start, orders, env, map, router } = actor;
+        let Actor { group, partition, subscription, start, orders, env, map, router, metrics } = actor;
         let (leadership, progress) = (group.watch_leadership(), group.progress());
         let term = leadership.borrow().term;
         // What earlier leaders settled must be applied before anything is handed out.
@@ -150,11 +154,13 @@ impl Desk {
         let state = state.ok_or(End::Deleted)?;
         let log_start = progress.borrow().log_start;
         let records = Records::new(group.clone(), partition.id, partition.label());
+        let filtering = Filtering::of(&info, partition.clone(), metrics);
         Ok(Self {
             term,
             generation: state.generation(),
             dispatcher: Dispatcher::new(subscription, rules(&info), bounds, &state),
             records,
+            filtering,
             group,
             partition,
             subscription,
@@ -239,7 +245,11 @@ impl Desk {
 
     fn follow_map(&mut self) -> Result<(), End> {
         let map = Arc::clone(&self.map.borrow_and_update());
-        let info = map.subscription_by_id(self.subscription).ok_or(End::Deleted)?;
+        let Some(info) = map.subscription_by_id(self.subscription) else {
+            self.filtering.deleted();
+            return Err(End::Deleted);
+        };
+        self.filtering.follow(info);
         self.dispatcher.set_rules(rules(info));
         self.letters_at.get_or_insert_with(Instant::now);
         Ok(())
@@ -254,24 +264,24 @@ impl Desk {
         }
         let Some(want) = self.dispatcher.wants() else { return Ok(false) };
         match want {
-            Want::Lane { from } if from.offset() >= end => Ok(false),
+            Want::Lane { from } if from.offset() >= end || !self.filtering.is_usable() => Ok(false),
             Want::Lane { from } => {
-                let (upto, candidates) = self.candidates(from.offset()).await?;
+                let read = self.records.candidates(from.offset(), Some(&mut self.filtering)).await;
+                let (upto, candidates) = read.map_err(End::Read)?;
                 self.dispatcher.offer(from.lane, from.place..Place::at(upto), &candidates);
                 Ok(true)
             }
             Want::Key { key, from, upto } => {
-                let (read, mut candidates) = self.candidates(from.offset().max(log_start)).await?;
+                // What wasn't wanted is settled since it was first read. The filter isn't asked again: by now it may be
+                // another, and what it wouldn't want any more would be neither settled nor delivered.
+                let read = self.records.candidates(from.offset().max(log_start), None).await;
+                let (read, mut candidates) = read.map_err(End::Read)?;
                 let some = upto.min(Place::at(read));
                 candidates.retain(|candidate| candidate.place < some);
                 self.dispatcher.offer_key(key, from.lane, &candidates, (some < upto).then_some(some));
                 Ok(true)
             }
         }
-    }
-
-    async fn candidates(&mut self, from: Offset) -> Result<(Offset, Vec<Candidate>), End> {
-        self.records.candidates(from).await.map_err(End::Read)
     }
 
     async fn hand_out(&mut self) -> Result<(), End> {

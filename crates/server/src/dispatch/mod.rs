@@ -12,6 +12,7 @@
 
 mod actor;
 mod attach;
+mod filtering;
 mod records;
 mod say;
 mod session;
@@ -33,6 +34,7 @@ pub(crate) use session::{Answered, Answers, Credit, Event, Purse, Question, Sess
 use self::actor::Actor;
 use crate::front::Partition;
 use crate::limits::DISPATCH_ORDERS;
+use crate::metrics::Metrics;
 use crate::router::Router;
 
 /// The actors of this node.
@@ -43,6 +45,7 @@ pub(crate) struct Dispatch {
     map: watch::Receiver<Arc<ClusterMap>>,
     /// The way to the topics of dead letters.
     router: Router,
+    metrics: Arc<Metrics>,
     draining: CancellationToken,
 }
 
@@ -113,9 +116,10 @@ impl Dispatch {
         env: Arc<dyn Env>,
         map: watch::Receiver<Arc<ClusterMap>>,
         router: Router,
+        metrics: Arc<Metrics>,
         draining: CancellationToken,
     ) -> Self {
-        Self { actors: Mutex::default(), sessions: Mutex::default(), env, map, router, draining }
+        Self { actors: Mutex::default(), sessions: Mutex::default(), env, map, router, metrics, draining }
     }
 
     /// The actor of a subscription in a partition that this node leads, or believes to.
@@ -138,6 +142,7 @@ impl Dispatch {
             env: Arc::clone(&self.env),
             map: self.map.clone(),
             router: self.router.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
         let draining = self.draining.clone();
         tokio::spawn(async move { draining.run_until_cancelled(actor.run()).await });

@@ -9,6 +9,7 @@ use quorate_model::partition::subscription::{KeyHash, Place};
 use quorate_model::{Offset, PartitionId, Record, RecordBatch};
 use quorate_storage::StoredBatch;
 
+use super::filtering::Filtering;
 use crate::api::error::ApiError;
 use crate::fetch::corrupt;
 use crate::limits::{DISPATCH_READ_BYTES, DISPATCH_RECENT_BYTES};
@@ -33,19 +34,34 @@ impl Records {
         Self { group, partition, what, recent: VecDeque::new(), recent_bytes: 0 }
     }
 
-    /// The messages from an offset on, some of them, and the offset after the last. None if the log ends there.
-    pub(super) async fn candidates(&mut self, from: Offset) -> Result<(Offset, Vec<Candidate>), ApiError> {
+    /// The messages from an offset on, some of them, and the offset after the last. None if the log ends there. With a
+    /// filter, those that it wants of so many as it may be asked about at a time.
+    pub(super) async fn candidates(
+        &mut self,
+        from: Offset,
+        mut filtering: Option<&mut Filtering>,
+    ) -> Result<(Offset, Vec<Candidate>), ApiError> {
         let stored = self.group.read(from, DISPATCH_READ_BYTES).await;
         let stored = stored.map_err(|error| ApiError::from_read(error, &self.what))?;
         let (mut end, mut candidates) = (from, Vec::new());
+        let mut room = filtering.as_ref().map_or(usize::MAX, |filtering| filtering.at_a_time());
         for batch in stored {
             let batch = self.decode(&batch)?;
-            for (offset, record) in batch.numbered().filter(|(offset, _)| *offset >= from) {
+            for (offset, record) in batch.numbered().filter(|(offset, _)| *offset >= from).take(room) {
+                room -= 1;
+                end = offset.next();
+                if let Some(filtering) = &mut filtering
+                    && !filtering.wants(offset, record).await
+                {
+                    continue;
+                }
                 let key = KeyHash::of(&record.ordering_key);
                 candidates.push(Candidate { place: Place::at(offset), bytes: bytes(record), key });
-                end = offset.next();
             }
             self.keep(batch);
+            if room == 0 {
+                break;
+            }
         }
         Ok((end, candidates))
     }

@@ -75,4 +75,8 @@ impl SubscriptionService for Node {
     ) -> Result<Response<pb::DeleteSubscriptionResponse>, Status> {
         Ok(Response::new(pb::DeleteSubscriptionResponse {}))
     }
+
+    async fn test_filter(&self, _: Request<pb::TestFilterRequest>) -> Result<Response<pb::TestFilterResponse>, Status> {
+        Ok(Response::new(pb::TestFilterResponse::default()))
+    }
 }
