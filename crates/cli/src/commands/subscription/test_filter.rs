@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 
 use crate::failure::Failure;
 use crate::output::{Output, table};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use quorate_client::{FilterTest, FilterTested, ReceivedMessage, Subscriptions};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 #[derive(Debug, Args)]
-#[group(id = "source", required = true, multiple = false, args = ["topic", "subscription"])]
+#[command(group(ArgGroup::new("source").required(true).args(["topic", "subscription"])))]
 pub(crate) struct TestFilter {
     /// Try it on messages of this topic
     #[arg(short, long, requires = "filter")]
