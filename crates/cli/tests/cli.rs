@@ -52,6 +52,10 @@ fn wrong_usage_ends_with_2_and_says_what_is_expected() {
     refuse(&["--max-attempts", "0"], &["--max-attempts"]);
     refuse(&["--label", "no-equals-sign"], &["KEY=VALUE"]);
     user.run(&["subscription", "create", "a"]).fails(2, &["--topic"]);
+    user.run(&["subscription", "update", "a", "--no-filter", "--filter", "true"]).fails(2, &["cannot be used"]);
+    user.run(&["subscription", "test-filter", "--filter", "true"]).fails(2, &["--topic", "--subscription"]);
+    user.run(&["subscription", "test-filter", "--topic", "a"]).fails(2, &["--filter"]);
+    user.run(&["subscription", "test-filter", "--subscription", "a", "--last", "1001"]).fails(2, &["--last"]);
     user.run(&["subscription", "update", "a", "--no-dead-letters", "--max-attempts", "3"])
         .fails(2, &["cannot be used"]);
     user.run(&["read", "a", "--from", "yesterday"]).fails(2, &["--from", "earliest"]);
@@ -291,6 +295,26 @@ fn subscriptions_are_created_changed_listed_and_deleted() {
         shown.contains("list:1s,5s") && shown.contains("by ordering key") && shown.contains("team=floor"),
         "{shown}"
     );
+
+    // What it gets, tried before it is decided.
+    assert!(change(&["--ack-deadline", "2m"]).ok().object()["filter"].is_null());
+    cluster.run(&["pub", "tea", "-H", "kind=green", "a cup"]).ok();
+    cluster.run(&["pub", "tea", "another"]).ok();
+    let green = r#"attributes["kind"] == "green""#;
+    let test = |flags: &[&str]| cluster.run(&[&["subscription", "test-filter"], flags].concat());
+    let tested = test(&["--topic", "tea", "--filter", green, "-o", "json"]).ok().object();
+    let counts = ["tested", "matched", "failed"].map(|count| tested[count].as_u64());
+    assert_eq!(counts, [Some(2), Some(1), Some(1)]);
+    assert_eq!(tested["matches"][0]["attributes"]["kind"], "green");
+    assert_eq!(tested["failure"]["error"], "No such key: kind");
+    test(&["--subscription", "waiters"]).fails(1, &["filter: required"]);
+    assert_eq!(change(&["--filter", green]).ok().object()["filter"], green);
+    assert_eq!(change(&["--ack-deadline", "1m"]).ok().object()["filter"], green, "what isn't named stays");
+    let text = test(&["--subscription", "waiters"]).ok().text();
+    assert!(text.starts_with("1 of 2 messages match; the filter fails for 1") && text.contains("kind=green"), "{text}");
+    assert!(cluster.run(&["subscription", "get", "waiters"]).ok().text().contains(green));
+    change(&["--filter", "kind == 'green'"]).fails(1, &["INVALID_FILTER", "line 1, column 1", "kind"]);
+    assert!(change(&["--no-filter"]).ok().object()["filter"].is_null());
 
     cluster.run(&["subscription", "delete", "waiters"]).ok();
     cluster.run(&["subscription", "delete", "waiters"]).fails(1, &["SUBSCRIPTION_NOT_FOUND"]);

@@ -66,8 +66,8 @@ pub use retry::RetrySettings;
 pub use routing::{ClusterView, Leadership, NodeView, PartitionView, TopicView};
 pub use subscriber::{Delivery, Settled, Subscriber, SubscriberBuilder};
 pub use subscriptions::{
-    DeadLetterPolicy, RetryPolicy, Subscription, SubscriptionNumbers, SubscriptionPartitionStatus, SubscriptionSpec,
-    SubscriptionUpdate, Subscriptions,
+    DeadLetterPolicy, FilterFailure, FilterTest, FilterTested, RetryPolicy, Subscription, SubscriptionNumbers,
+    SubscriptionPartitionStatus, SubscriptionSpec, SubscriptionUpdate, Subscriptions,
 };
 pub use topics::{CreatedTopic, PartitionStatus, Retention, Topic, TopicSpec, TopicUpdate, Topics};
 

@@ -11,7 +11,8 @@
 //! | 7 | [`PartitionCommand::DeadLettersSent`]: subscription `u64` and number `u64`, little-endian |
 //! | 8 | [`PartitionCommand::Seek`]: subscription, request and offset, `u64` little-endian each |
 //! | 9 | [`PartitionCommand::Release`]: time in ms, `u64` little-endian |
-//! | 128 | [`MetaCommand`] in the first version of its encoding |
+//! | 128 | [`MetaCommand`] in the first version of its encoding, which isn't read any more |
+//! | 129 | [`MetaCommand`] in the second version: subscriptions have filters |
 //!
 //! Partition commands have tags below 128, metadata commands have the others.
 
@@ -36,7 +37,9 @@ const TAG_SETTLE: u8 = 6;
 const TAG_DEAD_LETTERS_SENT: u8 = 7;
 const TAG_SEEK: u8 = 8;
 const TAG_RELEASE: u8 = 9;
-const TAG_META: u8 = 128;
+/// Metadata commands begin here, in whatever version.
+const TAGS_META: u8 = 128;
+const TAG_META: u8 = 129;
 
 /// Bytes in front of the batch in an encoded [`PartitionCommand::Append`].
 pub const APPEND_PREFIX_BYTES: usize = 9;
@@ -196,7 +199,7 @@ impl Command {
     /// Reads a command of either kind, by its tag.
     pub fn decode(bytes: &Bytes) -> Result<Command, CodecError> {
         match bytes.first() {
-            Some(&tag) if tag >= TAG_META => MetaCommand::decode(bytes).map(Command::Meta),
+            Some(&tag) if tag >= TAGS_META => MetaCommand::decode(bytes).map(Command::Meta),
             _ => PartitionCommand::decode(bytes).map(Command::Partition),
         }
     }

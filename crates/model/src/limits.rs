@@ -66,7 +66,9 @@ pub const PRODUCER_WINDOW_BATCHES: usize = 8;
 pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 /// Most subscriptions of one topic.
 pub const SUBSCRIPTIONS_PER_TOPIC_MAX: usize = 1_000;
-/// Most bytes of all subscriptions together. Names, labels and the offsets where each begins are what they consist of:
+/// Longest filter of a subscription.
+pub const FILTER_BYTES_MAX: usize = 1_024;
+/// Most bytes of all subscriptions together. Names, labels, filters and the offsets where each begins are what they consist of:
 /// 10,000 with 1,000 partitions each wouldn't fit a checkpoint.
 pub const SUBSCRIPTIONS_BYTES_MAX: u64 = 16 << 20;
 /// Shortest time that a subscriber may have to acknowledge a message: 1 s.

@@ -185,6 +185,9 @@ reasons! {
     InvalidMessageId "INVALID_MESSAGE_ID" INVALID_ARGUMENT No Surface
         "The text isn't a message id."
         "Use the id as it was returned by publishing or reading."
+    InvalidFilter "INVALID_FILTER" INVALID_ARGUMENT No Surface
+        "The filter can't be read as a CEL expression over a message that says yes or no, or it is too long or too deep."
+        "Correct the place that the error names. docs/filters.md says what a filter may look like; `quorate subscription test-filter` tries one on recent messages."
     InvalidPageToken "INVALID_PAGE_TOKEN" INVALID_ARGUMENT NotApplicable Surface
         "The page token isn't one that this list returned."
         "Begin again without a page token."

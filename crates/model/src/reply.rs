@@ -10,7 +10,7 @@ use crate::meta::{MetaRejected, MetaReply};
 use crate::partition::subscription::{SubscriptionChanged, SubscriptionRejected};
 use crate::partition::{AppendRejected, Appended};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The answer of a machine to one command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -59,6 +59,7 @@ fn meta_commands() -> Vec<MetaCommand> {
             ack_deadline_ms: None,
             retry: Some(RetryPolicy::Linear { first_ms: 1, step_ms: 2, maximum_ms: 3 }),
             dead_letter: Some(None),
+            filter: Some("size > 9".to_owned()),
             labels: None,
         }),
         MetaCommand::DeleteSubscription { request_id: "d".to_owned(), name: subscription_name() },
@@ -80,6 +81,7 @@ fn subscription() -> NewSubscription {
         retry: RetryPolicy::default(),
         dead_letter: Some(DeadLetterPolicy { topic: TopicId::new(3), max_attempts: 5 }),
         ordered: true,
+        filter: "size < 9".to_owned(),
         labels: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
     }
 }
@@ -176,21 +178,22 @@ fn metadata_commands_look_the_same_for_all_time() {
     }
     let text: Vec<String> = encoded.iter().map(|bytes| hex(bytes)).collect();
     insta::assert_snapshot!(text.join("\n\n"), @r"
-        80000303613a3103623a32fd0807060504030201
+        81000303613a3103623a32fd0807060504030201
 
-        8001fd0068e5cf8b010000017205626f6f6b7306010301fc00840c240000fc00
+        8101fd0068e5cf8b010000017205626f6f6b7306010301fc00840c240000fc00
         00100001016b0176
 
-        8002017505626f6f6b730105010001010102000100
+        8102017505626f6f6b730105010001010102000100
 
-        8003016405626f6f6b73
+        8103016405626f6f6b73
 
-        8004fd0068e5cf8b01000001720762696c6c696e670201fb2c01fb307503fbe8
-        03fcc0270900140103050101016b0176
+        8104fd0068e5cf8b01000001720762696c6c696e670201fb2c01fb307503fbe8
+        03fcc027090014010305010873697a65203c203901016b0176
 
-        800501750762696c6c696e670105000102010203010000
+        810501750762696c6c696e6701050001020102030100010873697a65203e2039
+        00
 
-        800601640762696c6c696e67
+        810601640762696c6c696e67
         ");
 }
 
@@ -243,20 +246,21 @@ fn checkpoints_look_the_same_for_all_time() {
     meta.apply(0, &MetaCommand::DeleteTopic { request_id: "d".to_owned(), name: name("gone") }.encode());
     meta.apply(0, &MetaCommand::CreateSubscription(subscription()).encode());
     insta::assert_snapshot!(hex(&meta.checkpoint()), @r"
-        0207020101610161010201620162020205626f6f6b730205626f6f6b73010302
+        0307020101610161010201620162020205626f6f6b730205626f6f6b73010302
         fc0400010002fc05000100010201fc00840c2400000100040904646561640304
         64656164010402fc0600010001fc07000100020201fc00840c24000001000509
         010103010204676f6e65016401010204676f6e650164010762696c6c696e6701
-        0762696c6c696e670201fb2c01fb307503fbe803fcc027090014010305010101
-        6b017607fd0068e5cf8b01000001000762696c6c696e6701720101000762696c
-        6c696e670172020405fc08000100
+        0762696c6c696e670201fb2c01fb307503fbe803fcc027090014010305010873
+        697a65203c203901016b017607fd0068e5cf8b01000001000762696c6c696e67
+        01720101000762696c6c696e670172020405fc08000100
         ");
     insta::assert_snapshot!(hex(&meta.as_meta().unwrap().cluster_map().encode()), @r"
-        0207020101610161010201620162020205626f6f6b730205626f6f6b73010302
+        0307020101610161010201620162020205626f6f6b730205626f6f6b73010302
         fc0400010002fc05000100010201fc00840c2400000100040904646561640304
         64656164010402fc0600010001fc07000100020201fc00840c24000001000509
         010762696c6c696e67010762696c6c696e670201fb2c01fb307503fbe803fcc0
-        270900140103050101016b017607fd0068e5cf8b01000001010302
+        27090014010305010873697a65203c203901016b017607fd0068e5cf8b010000
+        01010302
         ");
 }
 
@@ -270,6 +274,7 @@ fn replies_look_the_same_for_all_time() {
         Reply::LogStart(Offset::new(300)),
         Reply::Meta(Err(SubscriptionRejected::NotFound { name: subscription_name() }.into())),
         Reply::Seeked(Offset::new(300)),
+        Reply::Released(700),
     ];
     let encoded = replies.map(|reply| {
         let bytes = reply.encode();
@@ -277,13 +282,14 @@ fn replies_look_the_same_for_all_time() {
         hex(&bytes)
     });
     insta::assert_snapshot!(encoded.join("\n"), @r"
-        010000fb2c010201
-        01000102070509
-        0101010105626f6f6b73
-        010203776879
-        0103fb2c01
-        01010114010762696c6c696e67
-        0105fb2c01
+        020000fb2c010201
+        02000102070509
+        0201010105626f6f6b73
+        020203776879
+        0203fb2c01
+        02010114010762696c6c696e67
+        0205fb2c01
+        0206fbbc02
         ");
 }
 
@@ -317,9 +323,9 @@ fn what_cannot_be_read_is_named() {
         decode(b"\x01\x02"),
         decode(b"\x02"),
         decode(b"\x7f"),
-        decode(b"\x81\x00"),
-        decode(b"\x80\x09"),
-        decode(b"\x80\x03\x00\x05_name"),
+        decode(b"\x80\x00"),
+        decode(b"\x81\x09"),
+        decode(b"\x81\x03\x00\x05_name"),
         MetaCommand::decode(&longer.into()).unwrap_err(),
         MetaCommand::decode(&vec![128; (1 << 20) + 1].into()).unwrap_err(),
     ];
@@ -328,7 +334,7 @@ fn what_cannot_be_read_is_named() {
         partition command is cut short: it needs 9 bytes and has 2
         partition command is cut short: it needs 9 bytes and has 1
         partition command has tag 127, which is not known
-        metadata command has format version 129, known is 128
+        metadata command has format version 128, known is 129
         metadata command is malformed: invalid value: integer `9`, expected variant index 0 <= i < 7
         metadata command is malformed: topic name "_name" begins with '_', which is reserved for the system
         metadata command is followed by 1 bytes that do not belong to it
@@ -344,7 +350,7 @@ fn what_cannot_be_read_is_named() {
 #[test]
 fn a_short_text_that_speaks_of_a_long_one_allocates_nothing() {
     // A delete whose topic name claims to have 2^60 bytes.
-    let hostile = Bytes::from_static(b"\x80\x03\xfd\x00\x00\x00\x00\x00\x00\x00\x10");
+    let hostile = Bytes::from_static(b"\x81\x03\xfd\x00\x00\x00\x00\x00\x00\x00\x10");
     assert!(matches!(MetaCommand::decode(&hostile), Err(CodecError::Malformed { .. })));
 }
 

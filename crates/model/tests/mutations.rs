@@ -63,6 +63,7 @@ fn subscription() -> MetaCommand {
         retry: RetryPolicy::Explicit { pauses_ms: vec![1, 1_000] },
         dead_letter: Some(DeadLetterPolicy { topic: TopicId::new(2), max_attempts: 5 }),
         ordered: true,
+        filter: "size > 9".to_owned(),
         labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
     })
 }

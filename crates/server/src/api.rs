@@ -14,6 +14,7 @@ mod reader;
 mod subscribe_stream;
 mod subscriber;
 mod subscription;
+mod test_filter;
 mod topic;
 
 use std::sync::Arc;

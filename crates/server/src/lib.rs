@@ -19,6 +19,7 @@
 //! | `api` | the services: publisher, reader, topics, subscriptions, cluster, other nodes; their errors |
 //! | `deadline`, `connections`, `requests`, `limits` | bounds on what callers may ask |
 //! | `dispatch` | who gets which message of a subscription: the work of a partition's leader |
+//! | `filter` | which messages a subscription gets: an expression, compiled and evaluated |
 //! | `map`, `reconcile`, `registration` | the cluster map, and the groups that follow from it |
 //! | `retention`, `endings` | old records go, as the topics say; what deleted subscriptions had settled goes |
 //! | `router`, `leaders`, `hearsay`, `peers`, `fetch`, `reads`, `front` | the way to the replica that leads |
@@ -32,6 +33,7 @@ mod dispatch;
 mod endings;
 pub mod env;
 mod fetch;
+mod filter;
 mod front;
 mod hearsay;
 pub mod identity;

@@ -171,6 +171,24 @@ pub(crate) const DISPATCH_INTERVALS: usize = 100_000;
 /// Dead letters of one subscription in one partition that wait to be published. Beyond them messages are tried again.
 pub(crate) const DISPATCH_DEAD_LETTERS: usize = 1_000;
 
+/// Messages that a filter is asked about before an actor looks at everything else.
+pub(crate) const DISPATCH_FILTERED: usize = 1_000;
+
+/// How deep a filter's expression may be nested: what bounds the stack that it takes.
+pub(crate) const FILTER_NESTING_MAX: u16 = 32;
+
+/// Shortest time between two lines in the log about the failures of one filter in one partition.
+pub(crate) const FILTER_LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// Messages that a filter is tried on, if the request doesn't say.
+pub(crate) const TEST_FILTER_DEFAULT: u32 = 100;
+
+/// The same, whatever the request says.
+pub(crate) const TEST_FILTER_MAX: u32 = 1_000;
+
+/// Messages that a trial of a filter shows.
+pub(crate) const TEST_FILTER_SHOWN: usize = 10;
+
 /// Pause after a dead letter that couldn't be published.
 pub(crate) const DEAD_LETTER_PAUSE: Duration = Duration::from_secs(1);
 

@@ -37,10 +37,20 @@ pub(crate) struct Metrics {
     wal_queued_bytes: IntGauge,
     tail_cache_bytes: IntGauge,
     rocksdb: IntGaugeVec,
+    filtered: IntCounterVec,
 }
 
 /// Roles that a replica can have, so that a role which nobody has shows as 0.
 const ROLES: [&str; 5] = ["leader", "follower", "candidate", "learner", "shutdown"];
+
+/// What becomes of messages that a filter doesn't want.
+const FILTERED: [&str; 2] = ["skipped", "failed"];
+
+/// Counters of one subscription.
+pub(crate) struct Filtered {
+    pub(crate) skipped: IntCounter,
+    pub(crate) failed: IntCounter,
+}
 
 impl Metrics {
     /// # Errors
@@ -80,6 +90,11 @@ impl Metrics {
             )?,
             wal_queued_bytes: make.gauge("wal_queued_bytes", "Bytes that wait for a commit.")?,
             tail_cache_bytes: make.gauge("tail_cache_bytes", "Bytes of the newest log entries kept in memory.")?,
+            filtered: make.counters(
+                "filtered_messages_total",
+                "Messages that a subscription's filter didn't want (skipped), or failed for (failed).",
+                &["subscription", "outcome"],
+            )?,
             rocksdb: make.gauges("rocksdb", "Properties of the database, by RocksDB's names.", &["property"])?,
             registry,
         })
@@ -106,6 +121,20 @@ impl Metrics {
     /// A bound was hit.
     pub(crate) fn refused(&self, setting: &str) {
         self.refused.with_label_values(&[setting]).inc();
+    }
+
+    /// Counts the messages that a subscription's filter doesn't want.
+    pub(crate) fn filtered(&self, subscription: &str) -> Filtered {
+        let [skipped, failed] = FILTERED.map(|outcome| self.filtered.with_label_values(&[subscription, outcome]));
+        Filtered { skipped, failed }
+    }
+
+    /// A subscription was deleted.
+    pub(crate) fn forget_subscription(&self, subscription: &str) {
+        for outcome in FILTERED {
+            // Fails if it was never counted, which is just as well.
+            let _ = self.filtered.remove_label_values(&[subscription, outcome]);
+        }
     }
 
     /// Everything, in the text format of Prometheus.

@@ -3,6 +3,7 @@
 mod retry;
 mod seek;
 mod status;
+mod test_filter;
 
 use crate::commands::read::position;
 use crate::commands::topic::label;
@@ -14,6 +15,7 @@ use quorate_client::{DeadLetterPolicy, RetryPolicy, Start, Subscription, Subscri
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use test_filter::TestFilter;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SubscriptionCommand {
@@ -41,6 +43,8 @@ pub(crate) enum SubscriptionCommand {
     Seek(seek::Seek),
     /// Delete a subscription; the messages stay
     Delete { name: String },
+    /// Try a filter on the newest messages of a topic; changes nothing
+    TestFilter(TestFilter),
 }
 
 #[derive(Debug, Args)]
@@ -69,6 +73,9 @@ pub(crate) struct Update {
     /// Send no dead letters any more
     #[arg(long, conflicts_with_all = ["dead_letter_topic", "max_attempts"])]
     no_dead_letters: bool,
+    /// Deliver all messages from now on
+    #[arg(long, conflicts_with = "filter")]
+    no_filter: bool,
     /// Change nothing if the subscription was changed since it had this etag
     #[arg(long)]
     etag: Option<String>,
@@ -90,6 +97,10 @@ struct Changeable {
     /// How often a message is tried before it goes there, at most 1000 [default: 5]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     max_attempts: Option<u32>,
+    /// Which messages it gets, as a CEL expression such as 'attributes["region"] == "eu" && size < 1000' [default: all].
+    /// A change counts for the messages that the subscription hasn't come to
+    #[arg(long, value_name = "EXPRESSION", allow_hyphen_values = true)]
+    filter: Option<String>,
     /// A label; may be repeated. On update the given ones replace all
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
@@ -112,7 +123,7 @@ impl SubscriptionCommand {
                     return status::list(&subscriptions, &listed, output).await;
                 }
                 let rows: Vec<Row> = listed.iter().map(Row::of).collect();
-                output.list(&["name", "topic", "ack deadline", "retry", "dead letters"], &rows, Row::cells)
+                output.list(&["name", "topic", "ack deadline", "retry", "dead letters", "filter"], &rows, Row::cells)
             }
             SubscriptionCommand::Get { name, rate } => {
                 let (subscription, rate) = status::look(&subscriptions, name, *rate).await?;
@@ -131,6 +142,7 @@ impl SubscriptionCommand {
                 report(&changed, "changed", output)
             }
             SubscriptionCommand::Seek(seek) => seek.run(&subscriptions, output).await,
+            SubscriptionCommand::TestFilter(test) => test.run(&subscriptions, output).await,
             SubscriptionCommand::Delete { name } => {
                 subscriptions.delete(name).await?;
                 if output.is_json() { Ok(()) } else { print_line(&format!("subscription {name} deleted")) }
@@ -148,6 +160,7 @@ impl Create {
             retry_policy: chosen.retry.clone(),
             dead_letter_policy: chosen.dead_letters_over(None)?,
             ordered: self.ordered,
+            filter: chosen.filter.clone().unwrap_or_default(),
             labels: chosen.labels.iter().cloned().collect(),
             ..SubscriptionSpec::named(&self.name, &self.topic)
         })
@@ -162,6 +175,8 @@ impl Update {
             || chosen.retry.is_some()
             || chosen.names_dead_letters()
             || self.no_dead_letters
+            || chosen.filter.is_some()
+            || self.no_filter
             || !chosen.labels.is_empty();
         if something {
             return Ok(());
@@ -178,6 +193,7 @@ impl Update {
             ack_deadline: chosen.ack_deadline,
             retry_policy: chosen.retry.clone(),
             dead_letter_policy,
+            filter: if self.no_filter { Some(String::new()) } else { chosen.filter.clone() },
             labels: (!labels.is_empty()).then_some(labels),
             etag: self.etag.clone(),
         })
@@ -231,6 +247,8 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_attempts: Option<u32>,
     ordered: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    filter: String,
     labels: BTreeMap<String, String>,
     etag: String,
 }
@@ -247,6 +265,7 @@ impl Row {
             dead_letter_topic: dead_letters.map(|policy| policy.topic.clone()),
             max_attempts: dead_letters.and_then(|policy| policy.max_delivery_attempts),
             ordered: subscription.ordered,
+            filter: subscription.filter.clone(),
             labels: subscription.labels.clone(),
             etag: subscription.etag.clone(),
         }
@@ -259,6 +278,7 @@ impl Row {
             self.ack_deadline.clone(),
             self.retry_text().to_owned(),
             self.dead_letter_topic.clone().unwrap_or_else(|| "–".to_owned()),
+            if self.filter.is_empty() { "–".to_owned() } else { self.filter.clone() },
         ]
     }
 
@@ -291,6 +311,7 @@ fn describe(subscription: &Subscription) -> String {
         format!("retry         {}", row.retry_text()),
         format!("dead letters  {}", row.dead_letter_text()),
         format!("order         {}", if row.ordered { "by ordering key" } else { "none" }),
+        format!("filter        {}", if row.filter.is_empty() { "none" } else { row.filter.as_str() }),
         format!("labels        {}", if labels.is_empty() { "none".to_owned() } else { labels.join(" ") }),
         format!("etag          {}", row.etag),
     ];
@@ -302,7 +323,14 @@ mod tests {
     use super::*;
 
     fn nothing() -> Changeable {
-        Changeable { ack_deadline: None, retry: None, dead_letter_topic: None, max_attempts: None, labels: Vec::new() }
+        Changeable {
+            ack_deadline: None,
+            retry: None,
+            dead_letter_topic: None,
+            max_attempts: None,
+            filter: None,
+            labels: Vec::new(),
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::call::call;
 use crate::error::{Cause, ClientError};
 use crate::message::ReceivedMessage;
 use crate::retry::Backoff;
-use crate::routing::{Router, TopicRef};
+use crate::routing::Router;
 
 /// Acknowledges through any node, again until the outcome is known.
 pub(super) async fn acknowledge(router: &Router, subscription: String, ack_id: String) -> Result<Settled, ClientError> {
@@ -60,8 +60,9 @@ pub(super) fn shortened(mut error: String) -> String {
     error
 }
 
-pub(super) fn received(topic: &TopicRef, wire: pb::ReceivedMessage) -> Result<ReceivedMessage, ClientError> {
-    let malformed = |what: &str| ClientError::new(Cause::Protocol, format!("a delivered message has a wrong {what}"));
+/// A message as a node sends it by itself, outside a batch.
+pub(crate) fn received(topic: &Arc<str>, wire: pb::ReceivedMessage) -> Result<ReceivedMessage, ClientError> {
+    let malformed = |what: &str| ClientError::new(Cause::Protocol, format!("a message has a wrong {what}"));
     let message = wire.message.ok_or_else(|| malformed("content"))?;
     let time_ms = |time: prost_types::Timestamp| {
         let seconds = u64::try_from(time.seconds).map_err(|_| malformed("time"))?;
@@ -69,7 +70,7 @@ pub(super) fn received(topic: &TopicRef, wire: pb::ReceivedMessage) -> Result<Re
         Ok::<_, ClientError>(seconds.saturating_mul(1_000).saturating_add(millis))
     };
     Ok(ReceivedMessage {
-        topic: Arc::clone(&topic.name),
+        topic: Arc::clone(topic),
         message_id: MessageId::parse(&wire.message_id).map_err(|_| malformed("id"))?,
         partition: wire.partition,
         offset: wire.offset,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::answers::received;
 use self::worker::{HandId, Said, Worker, WorkerSettings};
 use crate::client::Client;
 use crate::error::ClientError;

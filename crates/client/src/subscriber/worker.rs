@@ -266,7 +266,7 @@ impl Worker {
         let pb::Delivery { message, ack_id, delivery_attempt, last_error } = delivery;
         let Some(stands) = self.streams.get(&stream).map(|stream| Arc::clone(&stream.stands)) else { return Ok(()) };
         let message = message.ok_or_else(|| ClientError::new(Cause::Protocol, "a delivery without a message"))?;
-        let message = received(&self.settings.topic, message)?;
+        let message = received(&self.settings.topic.name, message)?;
         let hand = HandId(self.next_hand);
         self.next_hand += 1;
         let bytes = message.data.len() as u64;

@@ -1,8 +1,10 @@
 //! [`Subscriptions`]: creates, looks up, changes and deletes subscriptions.
 
+mod filter;
 mod policy;
 mod status;
 
+pub use filter::{FilterFailure, FilterTest, FilterTested};
 pub use policy::{DeadLetterPolicy, RetryPolicy};
 pub use status::{SubscriptionNumbers, SubscriptionPartitionStatus};
 
@@ -45,6 +47,9 @@ pub struct SubscriptionSpec {
     pub dead_letter_policy: Option<DeadLetterPolicy>,
     /// Whether messages with the same ordering key are delivered one after another.
     pub ordered: bool,
+    /// Which messages it gets: a CEL expression over `attributes`, `ordering_key`, `topic`, `partition`, `offset`,
+    /// `publish_time` and `size`, such as `attributes["region"] == "eu"`. Empty: all.
+    pub filter: String,
     /// At most 64; keys and values at most 63 bytes.
     pub labels: BTreeMap<String, String>,
 }
@@ -58,6 +63,8 @@ pub struct SubscriptionUpdate {
     pub retry_policy: Option<RetryPolicy>,
     /// Replaces the policy; `Some(None)` ends it.
     pub dead_letter_policy: Option<Option<DeadLetterPolicy>>,
+    /// Replaces the filter for the messages that the subscription hasn't come to; an empty one ends it.
+    pub filter: Option<String>,
     /// Replaces all labels.
     pub labels: Option<BTreeMap<String, String>>,
     /// Fails with `ETAG_MISMATCH` if the subscription was changed since this etag was read.
@@ -81,6 +88,8 @@ pub struct Subscription {
     pub dead_letter_policy: Option<DeadLetterPolicy>,
     /// Whether messages with the same ordering key are delivered one after another.
     pub ordered: bool,
+    /// Which messages it gets. Empty: all.
+    pub filter: String,
     /// As given by its owner.
     pub labels: BTreeMap<String, String>,
     /// For [`SubscriptionUpdate::etag`].
@@ -98,7 +107,7 @@ impl Subscriptions {
     /// attempt, which begins where that one found it to begin.
     ///
     /// # Errors
-    /// `SUBSCRIPTION_EXISTS`, `TOPIC_NOT_FOUND`, `INVALID_NAME`, `OFFSET_OUT_OF_RANGE`, `TOO_MANY_SUBSCRIPTIONS`, …;
+    /// `SUBSCRIPTION_EXISTS`, `TOPIC_NOT_FOUND`, `INVALID_NAME`, `OFFSET_OUT_OF_RANGE`, `INVALID_FILTER`, `TOO_MANY_SUBSCRIPTIONS`, …;
     /// `NO_LEADER` while a partition has no leader that could say where its log ends.
     pub async fn create(&self, spec: SubscriptionSpec) -> Result<Subscription, ClientError> {
         let request = spec.into_request();
@@ -146,7 +155,7 @@ impl Subscriptions {
     /// Changes a subscription.
     ///
     /// # Errors
-    /// `SUBSCRIPTION_NOT_FOUND`; `ETAG_MISMATCH`; `TOPIC_NOT_FOUND` for a dead-letter topic that isn't there.
+    /// `SUBSCRIPTION_NOT_FOUND`; `ETAG_MISMATCH`; `INVALID_FILTER`; `TOPIC_NOT_FOUND` for a dead-letter topic that isn't there.
     pub async fn update(
         &self,
         name: impl Into<String>,
@@ -221,6 +230,19 @@ impl Subscriptions {
         Ok(seeked.into_iter().map(|seeked| (seeked.partition, seeked.offset)).collect())
     }
 
+    /// Tries a filter on the newest messages of a topic. Changes nothing.
+    ///
+    /// # Errors
+    /// `INVALID_FILTER`, `TOPIC_NOT_FOUND`, `SUBSCRIPTION_NOT_FOUND`; `NO_LEADER` while a partition has no leader.
+    pub async fn test_filter(&self, test: FilterTest) -> Result<FilterTested, ClientError> {
+        let request = test.into_request();
+        let response = call(self.client.router(), "TestFilter", |channel| {
+            let request = request.clone();
+            Box::pin(async move { SubscriptionServiceClient::new(channel).test_filter(request).await })
+        });
+        FilterTested::from_wire(response.await.into_result()?)
+    }
+
     /// Page after page; of all topics, if none is named.
     async fn pages(&self, topic: String) -> Result<Vec<Subscription>, ClientError> {
         let mut subscriptions = Vec::new();
@@ -264,6 +286,7 @@ impl SubscriptionSpec {
             retry_policy: self.retry_policy.map(Into::into),
             dead_letter_policy: self.dead_letter_policy.map(Into::into),
             ordered: self.ordered,
+            filter: self.filter,
             labels: self.labels,
             ..pb::Subscription::default()
         };
@@ -278,6 +301,7 @@ impl SubscriptionUpdate {
             ("ack_deadline", self.ack_deadline.is_some()),
             ("retry_policy", self.retry_policy.is_some()),
             ("dead_letter_policy", self.dead_letter_policy.is_some()),
+            ("filter", self.filter.is_some()),
             ("labels", self.labels.is_some()),
         ];
         let paths = masked.iter().filter(|(_, given)| *given).map(|(path, _)| (*path).to_owned()).collect();
@@ -286,6 +310,7 @@ impl SubscriptionUpdate {
             ack_deadline: self.ack_deadline.map(wire_duration),
             retry_policy: self.retry_policy.map(Into::into),
             dead_letter_policy: self.dead_letter_policy.flatten().map(Into::into),
+            filter: self.filter.unwrap_or_default(),
             labels: self.labels.unwrap_or_default(),
             etag: self.etag.unwrap_or_default(),
             ..pb::Subscription::default()
@@ -305,6 +330,7 @@ impl From<pb::Subscription> for Subscription {
             retry_policy: RetryPolicy::from_wire(subscription.retry_policy),
             dead_letter_policy: subscription.dead_letter_policy.map(Into::into),
             ordered: subscription.ordered,
+            filter: subscription.filter,
             labels: subscription.labels,
             etag: subscription.etag,
             partition_status: subscription.partition_status.into_iter().map(Into::into).collect(),

@@ -61,10 +61,11 @@ async fn a_list_has_all_its_pages_and_an_update_names_what_it_changes() {
     let update = SubscriptionUpdate {
         ack_deadline: Some(Duration::from_secs(1)),
         dead_letter_policy: Some(None),
+        filter: Some(String::new()),
         ..SubscriptionUpdate::default()
     };
     let changed = subscriptions.update("s0", update).await.unwrap();
-    assert!(changed.labels.into_keys().eq(["ack_deadline", "dead_letter_policy"]));
+    assert!(changed.labels.into_keys().eq(["ack_deadline", "dead_letter_policy", "filter"]));
     subscriptions.delete("s0").await.unwrap();
 }
 

@@ -12,7 +12,7 @@ use crate::limits::CHECKPOINT_BYTES_MAX;
 use crate::meta::{NodeInfo, PartitionState, SubscriptionInfo, Tombstones, TopicState};
 use crate::names::{SubscriptionName, TopicName};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// The cluster at one version. Made by [`ClusterMap::new`] or [`ClusterMap::decode`], and not changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -39,7 +39,7 @@ use crate::machine::{Applied, Effect};
 use crate::names::TopicName;
 use crate::reply::Reply;
 
-const CHECKPOINT_VERSION: u8 = 2;
+const CHECKPOINT_VERSION: u8 = 3;
 
 /// The answer to a metadata command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

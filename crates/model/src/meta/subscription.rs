@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::labels;
 use crate::ids::{Offset, SubscriptionId, TopicId};
-use crate::limits::{ACK_DEADLINE_MS_MAX, ACK_DEADLINE_MS_MIN, DELIVERY_ATTEMPTS_MAX};
+use crate::limits::{ACK_DEADLINE_MS_MAX, ACK_DEADLINE_MS_MIN, DELIVERY_ATTEMPTS_MAX, FILTER_BYTES_MAX};
 use crate::meta::{MetaRejected, SubscriptionRejected};
 use crate::names::SubscriptionName;
 use crate::policy::{DeadLetterPolicy, RetryPolicy};
@@ -30,6 +30,8 @@ pub struct SubscriptionInfo {
     pub dead_letter: Option<DeadLetterPolicy>,
     /// Whether messages with the same ordering key are delivered one after another.
     pub ordered: bool,
+    /// Which messages it gets, in the words of its owner: whoever dispatches understands them. Empty: all.
+    pub filter: String,
     /// Free text for people and programs.
     pub labels: BTreeMap<String, String>,
     /// Changes with every change of the subscription: the version of the map that brought it.
@@ -60,6 +62,8 @@ pub struct NewSubscription {
     /// As in [`SubscriptionInfo`].
     pub ordered: bool,
     /// As in [`SubscriptionInfo`].
+    pub filter: String,
+    /// As in [`SubscriptionInfo`].
     pub labels: BTreeMap<String, String>,
 }
 
@@ -78,6 +82,8 @@ pub struct SubscriptionChange {
     pub retry: Option<RetryPolicy>,
     /// Where messages go that were tried often enough; `Some(None)`: nowhere any more.
     pub dead_letter: Option<Option<DeadLetterPolicy>>,
+    /// Which messages it gets, of those that it hasn't come to; empty: all.
+    pub filter: Option<String>,
     /// All labels; replaces those there are.
     pub labels: Option<BTreeMap<String, String>>,
 }
@@ -97,7 +103,8 @@ impl SubscriptionInfo {
             _ => 0,
         };
         // The name is there twice: as a key, and in the value. The rest is a dozen numbers.
-        (2 * self.name.as_str().len() + labels + (self.start.len() + pauses + 16) * NUMBER) as u64
+        let texts = 2 * self.name.as_str().len() + self.filter.len() + labels;
+        (texts + (self.start.len() + pauses + 16) * NUMBER) as u64
     }
 }
 
@@ -109,13 +116,24 @@ impl NewSubscription {
         if let Some(policy) = &self.dead_letter {
             check_dead_letter(policy, self.topic)?;
         }
+        check_filter(&self.filter)?;
         labels::check(&self.labels)
     }
 
     /// The subscription as it begins.
     pub(super) fn into_info(self, id: SubscriptionId, etag: u64) -> SubscriptionInfo {
         let NewSubscription {
-            time_ms, name, topic, start, ack_deadline_ms, retry, dead_letter, ordered, labels, ..
+            time_ms,
+            name,
+            topic,
+            start,
+            ack_deadline_ms,
+            retry,
+            dead_letter,
+            ordered,
+            filter,
+            labels,
+            ..
         } = self;
         SubscriptionInfo {
             id,
@@ -126,6 +144,7 @@ impl NewSubscription {
             retry,
             dead_letter,
             ordered,
+            filter,
             labels,
             etag,
             created_ms: time_ms,
@@ -151,6 +170,10 @@ impl SubscriptionChange {
             }
             changed.dead_letter = dead_letter;
         }
+        if let Some(filter) = self.filter {
+            check_filter(&filter)?;
+            changed.filter = filter;
+        }
         if let Some(labels) = self.labels {
             labels::check(&labels)?;
             changed.labels = labels;
@@ -170,6 +193,13 @@ fn check_retry(retry: &RetryPolicy) -> Result<(), SubscriptionRejected> {
     retry.check().map_err(SubscriptionRejected::RetryPolicy)
 }
 
+fn check_filter(filter: &str) -> Result<(), SubscriptionRejected> {
+    if filter.len() > FILTER_BYTES_MAX {
+        return Err(SubscriptionRejected::FilterTooLong { bytes: filter.len() as u64 });
+    }
+    Ok(())
+}
+
 fn check_dead_letter(policy: &DeadLetterPolicy, topic: TopicId) -> Result<(), SubscriptionRejected> {
     if policy.max_attempts == 0 || policy.max_attempts > DELIVERY_ATTEMPTS_MAX {
         return Err(SubscriptionRejected::DeliveryAttempts { asked: policy.max_attempts });
@@ -178,4 +208,16 @@ fn check_dead_letter(policy: &DeadLetterPolicy, topic: TopicId) -> Result<(), Su
         return Err(SubscriptionRejected::DeadLettersToOwnTopic);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FILTER_BYTES_MAX, SubscriptionRejected, check_filter};
+
+    #[test]
+    fn a_filter_has_a_length() {
+        assert_eq!(check_filter(&"x".repeat(FILTER_BYTES_MAX)), Ok(()));
+        let bytes = FILTER_BYTES_MAX as u64 + 1;
+        assert_eq!(check_filter(&"x".repeat(FILTER_BYTES_MAX + 1)), Err(SubscriptionRejected::FilterTooLong { bytes }));
+    }
 }

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{SubscriptionId, TopicId};
-use crate::limits::{ACK_DEADLINE_MS_MAX, ACK_DEADLINE_MS_MIN, DELIVERY_ATTEMPTS_MAX, SUBSCRIPTIONS_BYTES_MAX};
+use crate::limits::{
+    ACK_DEADLINE_MS_MAX, ACK_DEADLINE_MS_MIN, DELIVERY_ATTEMPTS_MAX, FILTER_BYTES_MAX, SUBSCRIPTIONS_BYTES_MAX,
+};
 use crate::names::SubscriptionName;
 use crate::policy::PolicyError;
 use crate::reason::Reason;
@@ -102,6 +104,12 @@ pub enum SubscriptionRejected {
         /// What is left.
         room: u64,
     },
+    /// A filter that is too long.
+    #[error("filter has {bytes} bytes, the limit is {FILTER_BYTES_MAX}")]
+    FilterTooLong {
+        /// Its length.
+        bytes: u64,
+    },
 }
 
 impl SubscriptionRejected {
@@ -117,6 +125,7 @@ impl SubscriptionRejected {
             SubscriptionRejected::TooManyOfTopic { .. }
             | SubscriptionRejected::TooMany { .. }
             | SubscriptionRejected::NoRoom { .. } => Reason::TooManySubscriptions,
+            SubscriptionRejected::FilterTooLong { .. } => Reason::InvalidFilter,
             SubscriptionRejected::TooManyStarts { .. }
             | SubscriptionRejected::AckDeadline { .. }
             | SubscriptionRejected::RetryPolicy(_)
@@ -162,6 +171,7 @@ impl SubscriptionRejected {
             SubscriptionRejected::TooManyOfTopic { limit } => bounded("subscriptions of the topic", *limit, *limit),
             SubscriptionRejected::TooMany { limit } => bounded("subscriptions", *limit, *limit),
             SubscriptionRejected::NoRoom { bytes, room } => bounded("bytes of subscriptions", *bytes, *room),
+            SubscriptionRejected::FilterTooLong { bytes } => bounded("filter", *bytes, FILTER_BYTES_MAX as u64),
         }
     }
 }

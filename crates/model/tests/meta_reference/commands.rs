@@ -41,6 +41,7 @@ pub(crate) fn subscribe(name: &str, topic: TopicId, start: Vec<Offset>) -> NewSu
         retry: RetryPolicy::default(),
         dead_letter: None,
         ordered: false,
+        filter: String::new(),
         labels: BTreeMap::new(),
     }
 }
@@ -72,9 +73,9 @@ fn any_subscription_command() -> impl Strategy<Value = MetaCommand> {
             proptest::option::of(dead_letter())
         )
             .prop_map(|(name, request_id, etag, ack_deadline_ms, dead_letter)| {
-                let (retry, labels) = (None, None);
+                let (retry, filter, labels) = (None, None, None);
                 let change =
-                    SubscriptionChange { request_id, name, etag, ack_deadline_ms, retry, dead_letter, labels };
+                    SubscriptionChange { request_id, name, etag, ack_deadline_ms, retry, dead_letter, filter, labels };
                 MetaCommand::UpdateSubscription(change)
             }),
         2 => (name(), request()).prop_map(|(name, request_id)| MetaCommand::DeleteSubscription { request_id, name }),

@@ -22,6 +22,7 @@ pub(super) fn command(line: &Line<'_>) -> MetaCommand {
             retry: line.values.get("retry").map(|retry| pauses(retry)).unwrap_or_default(),
             dead_letter: dead_letter(line),
             ordered: line.words.contains(&"ordered"),
+            filter: line.text("filter"),
             labels: line.labels().unwrap_or_default(),
         }),
         "change" => MetaCommand::UpdateSubscription(SubscriptionChange {
@@ -31,6 +32,7 @@ pub(super) fn command(line: &Line<'_>) -> MetaCommand {
             ack_deadline_ms: line.number("ack-deadline"),
             retry: line.values.get("retry").map(|retry| pauses(retry)),
             dead_letter: if line.words.contains(&"no-dead-letters") { Some(None) } else { dead_letter(line).map(Some) },
+            filter: line.values.get("filter").map(|filter| (*filter).to_owned()),
             labels: line.labels(),
         }),
         "unsubscribe" => MetaCommand::DeleteSubscription { request_id, name },
@@ -47,7 +49,7 @@ pub(super) fn text(subscription: &SubscriptionInfo) -> String {
     let pauses: Vec<String> = (1..=3).map(|attempts| subscription.retry.pause_ms(attempts, 0).to_string()).collect();
     format!(
         "subscription {} {} of topic {} from [{}], etag {}, {} ms to acknowledge, again after {} ms, dead letters \
-         {dead_letters}{}, labels {:?}\n",
+         {dead_letters}{}{}, labels {:?}\n",
         subscription.id,
         subscription.name,
         subscription.topic,
@@ -56,6 +58,7 @@ pub(super) fn text(subscription: &SubscriptionInfo) -> String {
         subscription.ack_deadline_ms,
         pauses.join(" "),
         if subscription.ordered { ", ordered" } else { "" },
+        if subscription.filter.is_empty() { String::new() } else { format!(", filter {:?}", subscription.filter) },
         subscription.labels
     )
 }

@@ -14,6 +14,7 @@ use quorate_proto::v1;
 use quorate_storage::ReadRecordsError;
 use tonic::{Code, Status};
 
+use crate::filter::FilterError;
 use crate::leaders::KnownLeader;
 use crate::router::{RouteError, Routing};
 
@@ -318,6 +319,12 @@ impl From<Overload> for ApiError {
         Self::new(Reason::Overloaded, format!("the node has as much in hand as it may have: {overload}"))
             .with("limit_name", &overload.setting)
             .with("limit", &overload.limit)
+    }
+}
+
+impl From<FilterError> for ApiError {
+    fn from(error: FilterError) -> Self {
+        Self::new(Reason::InvalidFilter, error.to_string()).with_all(error.metadata())
     }
 }
 

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::error::ApiError;
 use super::paging::Paging;
+use super::test_filter::test_filter;
 use crate::deadline::Deadline;
 use crate::fetch::{Consistency, FetchOptions, Start};
 use crate::front::{Front, Partition};
@@ -57,6 +58,7 @@ impl Subscriptions {
             retry: convert::subscription::retry_policy(subscription.retry_policy)?,
             dead_letter: self.dead_letter(subscription.dead_letter_policy).await?,
             ordered: subscription.ordered,
+            filter: convert::subscription::filter(subscription.filter)?,
             labels: subscription.labels,
         };
         new.check()?;
@@ -134,6 +136,7 @@ impl Subscriptions {
             ack_deadline_ms: ack_deadline.transpose()?,
             retry: retry.transpose()?,
             dead_letter,
+            filter: mask.filter.then(|| convert::subscription::filter(given.filter)).transpose()?,
             labels: mask.labels.then_some(given.labels),
         });
         let MetaReply::SubscriptionUpdated { subscription } = self.front.change(&command, deadline).await? else {
@@ -155,6 +158,11 @@ impl Subscriptions {
         // It is deleted, whether or not this node still lists it for a moment.
         let _ = self.front.map.reaching(version, deadline).await;
         Ok(v1::DeleteSubscriptionResponse {})
+    }
+
+    async fn try_filter(&self, request: Request<v1::TestFilterRequest>) -> Result<v1::TestFilterResponse, ApiError> {
+        let deadline = self.begin(&request)?;
+        test_filter(&self.front, request.into_inner(), deadline).await
     }
 
     fn begin<T>(&self, request: &Request<T>) -> Result<Deadline, ApiError> {
@@ -270,6 +278,13 @@ impl SubscriptionService for Subscriptions {
     ) -> Result<Response<v1::SeekSubscriptionResponse>, Status> {
         self.front.metrics.unary("SeekSubscription", self.seek(request)).await
     }
+
+    async fn test_filter(
+        &self,
+        request: Request<v1::TestFilterRequest>,
+    ) -> Result<Response<v1::TestFilterResponse>, Status> {
+        self.front.metrics.unary("TestFilter", self.try_filter(request)).await
+    }
 }
 
 /// Which fields an update means.
@@ -278,6 +293,7 @@ struct Mask {
     ack_deadline: bool,
     retry_policy: bool,
     dead_letter_policy: bool,
+    filter: bool,
     labels: bool,
 }
 
@@ -289,6 +305,7 @@ impl Mask {
                 ack_deadline: given.ack_deadline.is_some(),
                 retry_policy: given.retry_policy.is_some(),
                 dead_letter_policy: given.dead_letter_policy.is_some(),
+                filter: !given.filter.is_empty(),
                 labels: !given.labels.is_empty(),
             });
         };
@@ -298,10 +315,11 @@ impl Mask {
                 "ack_deadline" => meant.ack_deadline = true,
                 "retry_policy" => meant.retry_policy = true,
                 "dead_letter_policy" => meant.dead_letter_policy = true,
+                "filter" => meant.filter = true,
                 "labels" => meant.labels = true,
                 _ => {
                     let expected =
-                        "ack_deadline, retry_policy, dead_letter_policy or labels; nothing else can be changed";
+                        "ack_deadline, retry_policy, dead_letter_policy, filter or labels; nothing else can be changed";
                     return Err(ApiError::invalid(Reason::InvalidArgument, "update_mask", &path, expected));
                 }
             }

@@ -2,21 +2,20 @@
 
 mod delays;
 mod letters;
+mod reading;
 mod seeks;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_consensus::{Env, Leadership, Progress, ProposeError, RaftGroup};
+use quorate_model::partition::subscription::SubscriptionRejected;
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, Gauges, LeaseId, Outcome, Rules, SessionId, WaiterId,
-    Want,
+    Answer, Bounds, Credits, Delivery, Dispatcher, Gauges, LeaseId, Outcome, Rules, SessionId, WaiterId,
 };
-use quorate_model::partition::subscription::{Lane, Place, Position, SubscriptionRejected};
 use quorate_model::{AckId, ClusterMap, Offset, PartitionCommand, Record, Reply, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use self::delays::Delays;
+use super::filtering::Filtering;
 use super::records::Records;
 use super::session::{Event, Question, Session};
 use super::{Order, Say};
@@ -34,6 +34,7 @@ use crate::limits::{
     DISPATCH_DEAD_LETTERS, DISPATCH_DOUBT, DISPATCH_INTERVALS, DISPATCH_ORDERS_AT_ONCE, DISPATCH_READ_AHEAD,
     DISPATCH_UNSETTLED, SETTLEMENT_PAUSE, SETTLEMENT_TIME,
 };
+use crate::metrics::Metrics;
 use crate::router::Router;
 
 const BOUNDS: Bounds = Bounds {
@@ -55,6 +56,7 @@ pub(super) struct Actor {
     pub(super) env: Arc<dyn Env>,
     pub(super) map: watch::Receiver<Arc<ClusterMap>>,
     pub(super) router: Router,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// Why an actor ends. Whoever it served finds another, if there is one.
@@ -101,6 +103,7 @@ struct Desk {
     seeks: u64,
     dispatcher: Dispatcher,
     records: Records,
+    filtering: Filtering,
     sessions: BTreeMap<SessionId, Session>,
     /// Sessions whose lender was asked for credit.
     asked: BTreeSet<SessionId>,
@@ -145,7 +148,7 @@ impl Clock {
 
 impl Desk {
     async fn open(actor: Actor) -> Result<Self, End> {
-        let Actor { group, partition, subscription, start, orders, gauges, env, map, router } = actor;
+        let Actor { group, partition, subscription, start, orders, gauges, env, map, router, metrics } = actor;
         let (leadership, progress) = (group.watch_leadership(), group.progress());
         let term = leadership.borrow().term;
         // Whatever was settled before must be applied before anything is handed out: by earlier leaders, and by an actor of
@@ -162,12 +165,14 @@ impl Desk {
         let state = state.ok_or(End::Deleted)?;
         let log_start = progress.borrow().log_start;
         let records = Records::new(group.clone(), partition.id, partition.label());
+        let filtering = Filtering::of(&info, partition.clone(), metrics);
         Ok(Self {
             term,
             generation: state.generation(),
             seeks,
             dispatcher: seeks::dispatcher(subscription, &info, &state),
             records,
+            filtering,
             group,
             partition,
             subscription,
@@ -263,49 +268,14 @@ impl Desk {
 
     fn follow_map(&mut self) -> Result<(), End> {
         let map = Arc::clone(&self.map.borrow_and_update());
-        let info = map.subscription_by_id(self.subscription).ok_or(End::Deleted)?;
+        let Some(info) = map.subscription_by_id(self.subscription) else {
+            self.filtering.deleted();
+            return Err(End::Deleted);
+        };
+        self.filtering.follow(info);
         self.dispatcher.set_rules(rules(info));
         self.letters_at.get_or_insert_with(Instant::now);
         Ok(())
-    }
-
-    /// Reads what the dispatcher wants, once; whether there may be more.
-    async fn read_ahead(&mut self) -> Result<bool, End> {
-        let Progress { log_start, end, .. } = *self.progress.borrow_and_update();
-        if log_start > self.log_start {
-            self.log_start = log_start;
-            self.dispatcher.trim_to(log_start);
-        }
-        self.dispatcher.set_end(Lane::LOG, Place::at(end));
-        let Some(want) = self.dispatcher.wants() else { return Ok(false) };
-        match want {
-            Want::Lane { from, upto } => {
-                let (read, candidates) = self.candidates(from, upto, log_start..end).await?;
-                self.dispatcher.offer(from.lane, from.place..read, &candidates);
-                Ok(read > from.place)
-            }
-            Want::Key { key, from, upto } => {
-                let (read, mut candidates) = self.candidates(from, upto, log_start..end).await?;
-                let some = upto.min(read);
-                candidates.retain(|candidate| candidate.place < some);
-                self.dispatcher.offer_key(key, from.lane, &candidates, (some < upto).then_some(some));
-                Ok(read > from.place)
-            }
-        }
-    }
-
-    /// Some messages of a lane from a place on, and up to where that was read.
-    async fn candidates(
-        &mut self,
-        Position { lane, place }: Position,
-        upto: Place,
-        kept: Range<Offset>,
-    ) -> Result<(Place, Vec<Candidate>), End> {
-        if lane != Lane::LOG {
-            return self.records.candidates_of(lane, place..upto, kept).await.map_err(End::Read);
-        }
-        let (read, candidates) = self.records.candidates(place.offset.max(kept.start)).await.map_err(End::Read)?;
-        Ok((Place::at(read), candidates))
     }
 
     async fn hand_out(&mut self) -> Result<(), End> {

@@ -12,6 +12,7 @@
 
 mod actor;
 mod attach;
+mod filtering;
 mod records;
 mod say;
 mod session;
@@ -34,6 +35,7 @@ pub(crate) use session::{Answered, Answers, Credit, Event, Purse, Question, Sess
 use self::actor::Actor;
 use crate::front::Partition;
 use crate::limits::DISPATCH_ORDERS;
+use crate::metrics::Metrics;
 use crate::router::Router;
 
 /// The actors of this node.
@@ -46,6 +48,7 @@ pub(crate) struct Dispatch {
     map: watch::Receiver<Arc<ClusterMap>>,
     /// The way to the topics of dead letters.
     router: Router,
+    metrics: Arc<Metrics>,
     draining: CancellationToken,
 }
 
@@ -117,10 +120,11 @@ impl Dispatch {
         env: Arc<dyn Env>,
         map: watch::Receiver<Arc<ClusterMap>>,
         router: Router,
+        metrics: Arc<Metrics>,
         draining: CancellationToken,
     ) -> Self {
         let (actors, sessions, oldest) = Default::default();
-        Self { actors, sessions, oldest, env, map, router, draining }
+        Self { actors, sessions, oldest, env, map, router, metrics, draining }
     }
 
     /// The actor of a subscription in a partition that this node leads, or believes to.
@@ -145,6 +149,7 @@ impl Dispatch {
             env: Arc::clone(&self.env),
             map: self.map.clone(),
             router: self.router.clone(),
+            metrics: Arc::clone(&self.metrics),
         };
         let draining = self.draining.clone();
         tokio::spawn(async move { draining.run_until_cancelled(actor.run()).await });

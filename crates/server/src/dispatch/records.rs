@@ -10,6 +10,7 @@ use quorate_model::partition::subscription::{KeyHash, Lane, Place};
 use quorate_model::{Offset, PartitionId, Record, RecordBatch};
 use quorate_storage::StoredBatch;
 
+use super::filtering::Filtering;
 use crate::api::error::ApiError;
 use crate::fetch::corrupt;
 use crate::limits::{DISPATCH_READ_BYTES, DISPATCH_READ_PLACES, DISPATCH_RECENT_BYTES};
@@ -35,20 +36,29 @@ impl Records {
     }
 
     /// The messages of the log's own lane from an offset on, some of them, and the offset after the last that was read. None
-    /// if the log ends there.
-    pub(super) async fn candidates(&mut self, from: Offset) -> Result<(Offset, Vec<Candidate>), ApiError> {
+    /// if the log ends there. With a filter, those that it wants of so many as it may be asked about at a time.
+    pub(super) async fn candidates(
+        &mut self,
+        from: Offset,
+        mut filtering: Option<&mut Filtering>,
+    ) -> Result<(Offset, Vec<Candidate>), ApiError> {
         let stored = self.group.read(from, DISPATCH_READ_BYTES).await;
         let stored = stored.map_err(|error| ApiError::from_read(error, &self.what))?;
         let (mut end, mut candidates) = (from, Vec::new());
+        let mut room = filtering.as_ref().map_or(usize::MAX, |filtering| filtering.at_a_time());
         for batch in stored {
             let batch = self.decode(&batch)?;
-            for (offset, record) in batch.numbered().filter(|(offset, _)| *offset >= from) {
-                if Lane::of(record).is_none() {
+            for (offset, record) in batch.numbered().filter(|(offset, _)| *offset >= from).take(room) {
+                room -= 1;
+                end = offset.next();
+                if Lane::of(record).is_none() && is_wanted(&mut filtering, offset, record).await {
                     candidates.push(candidate(Place::at(offset), record));
                 }
-                end = offset.next();
             }
             self.keep(batch);
+            if room == 0 {
+                break;
+            }
         }
         Ok((end, candidates))
     }
@@ -60,6 +70,7 @@ impl Records {
         lane: Lane,
         range: Range<Place>,
         kept: Range<Offset>,
+        mut filtering: Option<&mut Filtering>,
     ) -> Result<(Place, Vec<Candidate>), ApiError> {
         let places = self.group.places(lane, range.clone(), DISPATCH_READ_PLACES).await;
         let places = places.map_err(|error| ApiError::from_read(error, &self.what))?;
@@ -71,7 +82,10 @@ impl Records {
                 return Ok((place, candidates));
             }
             if place.offset >= kept.start {
-                candidates.push(candidate(place, &self.record(place.offset).await?));
+                let record = self.record(place.offset).await?;
+                if is_wanted(&mut filtering, place.offset, &record).await {
+                    candidates.push(candidate(place, &record));
+                }
             }
             end = place.next();
         }
@@ -131,6 +145,13 @@ impl Batch {
     fn record(&self, offset: Offset) -> Option<&Record> {
         let position = usize::try_from(offset.checked_since(self.base)?).ok()?;
         self.records.get(position)
+    }
+}
+
+async fn is_wanted(filtering: &mut Option<&mut Filtering>, offset: Offset, record: &Record) -> bool {
+    match filtering {
+        Some(filtering) => filtering.wants(offset, record).await,
+        None => true,
     }
 }
 

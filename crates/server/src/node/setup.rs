@@ -75,7 +75,13 @@ async fn start_on(
         map: MapView::new(newest_map.subscribe()),
 
         peers: Peers::new(Arc::clone(&env), &config.cluster.voters),
-        dispatch: Dispatch::new(Arc::clone(&env), newest_map.subscribe(), router.clone(), draining.clone()),
+        dispatch: Dispatch::new(
+            Arc::clone(&env),
+            newest_map.subscribe(),
+            router.clone(),
+            Arc::clone(&metrics),
+            draining.clone(),
+        ),
         router,
         env,
         admission: groups.admission().clone(),

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod stream;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;

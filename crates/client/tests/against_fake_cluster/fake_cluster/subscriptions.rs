@@ -98,4 +98,8 @@ impl SubscriptionService for Node {
             request.partitions.iter().map(|it| pb::SeekedPartition { partition: it.partition, offset: offset(it) });
         Ok(Response::new(pb::SeekSubscriptionResponse { partitions: seeked.collect() }))
     }
+
+    async fn test_filter(&self, _: Request<pb::TestFilterRequest>) -> Result<Response<pb::TestFilterResponse>, Status> {
+        Ok(Response::new(pb::TestFilterResponse::default()))
+    }
 }

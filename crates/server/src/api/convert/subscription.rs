@@ -9,6 +9,7 @@ use quorate_proto::v1::retry_policy::{Backoff, Explicit, Exponential, Fixed, Imm
 
 use crate::api::error::ApiError;
 use crate::fetch::Start;
+use crate::filter::Filter;
 
 /// Jitter of a policy that doesn't say.
 const JITTER_PERCENT_DEFAULT: u32 = 20;
@@ -34,6 +35,7 @@ pub(crate) fn subscription(info: &SubscriptionInfo, map: &ClusterMap) -> Option<
         labels: info.labels.clone(),
         etag: info.etag.to_string(),
         partition_status: Vec::new(),
+        filter: info.filter.clone(),
     })
 }
 
@@ -53,6 +55,14 @@ pub(crate) fn start(position: Option<v1::Position>) -> Result<Start, ApiError> {
 /// How long a subscriber may keep a message; absent: 30 s.
 pub(crate) fn ack_deadline_ms(wire: Option<prost_types::Duration>) -> Result<u64, ApiError> {
     wire.map_or(Ok(ACK_DEADLINE_MS_DEFAULT), |duration| milliseconds(duration, "ack_deadline"))
+}
+
+/// Which messages it gets. Refused here if it can't be read: replicas of the metadata only look at its length.
+pub(crate) fn filter(text: String) -> Result<String, ApiError> {
+    if !text.is_empty() {
+        Filter::compile(&text)?;
+    }
+    Ok(text)
 }
 
 /// When a message is delivered again; absent: the default. Its bounds are the model's to check.
