@@ -61,6 +61,9 @@ pub enum Action {
         message: String,
         /// Where it is to go.
         partition: u32,
+        /// How long subscriptions must not deliver it; `None`: they may at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        delay_ms: Option<u64>,
         /// Where it went; known after `ok`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         offset: Option<u64>,
@@ -454,7 +457,13 @@ mod tests {
     #[test]
     fn a_history_survives_being_written_down() {
         let recorder = Recorder::new(Trace::new());
-        let publish = |offset| Action::Publish { message: "a-1".to_owned(), partition: 2, offset, why: String::new() };
+        let publish = |offset| Action::Publish {
+            message: "a-1".to_owned(),
+            partition: 2,
+            delay_ms: None,
+            offset,
+            why: String::new(),
+        };
         let op = recorder.invoke("a", publish(None));
         recorder.end(&op, Phase::Ok, publish(Some(7)));
         let seen = vec![Seen { partition: 2, offset: 7, message: "a-1".to_owned() }];

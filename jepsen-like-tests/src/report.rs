@@ -131,7 +131,13 @@ mod tests {
     #[test]
     fn runs_add_up() {
         let recorder = Recorder::new(Trace::new());
-        let publish = || Action::Publish { message: "m".to_owned(), partition: 0, offset: Some(0), why: String::new() };
+        let publish = || Action::Publish {
+            message: "m".to_owned(),
+            partition: 0,
+            delay_ms: None,
+            offset: Some(0),
+            why: String::new(),
+        };
         let op = recorder.invoke("p", publish());
         recorder.end(&op, Phase::Ok, publish());
         let fault = || Action::Fault {

@@ -18,6 +18,9 @@ pub struct Message {
     pub(crate) attributes: Vec<(String, String)>,
     pub(crate) partition: Option<u32>,
     pub(crate) options: DeliveryOptions,
+    /// Counted from when it is handed to a publisher.
+    pub(crate) deliver_after: Option<Duration>,
+    pub(crate) expire_after: Option<Duration>,
 }
 
 impl Message {
@@ -64,10 +67,10 @@ impl Message {
         self
     }
 
-    /// The same, counted from now by this machine's clock.
+    /// The same, counted from when the message is handed to a publisher, by this machine's clock.
     #[must_use]
     pub fn deliver_after(mut self, delay: Duration) -> Self {
-        self.options.deliver_at_ms = from_now_ms(delay);
+        self.deliver_after = Some(delay);
         self
     }
 
@@ -78,16 +81,23 @@ impl Message {
         self
     }
 
-    /// The same, counted from now by this machine's clock.
+    /// The same, counted from when the message is handed to a publisher, by this machine's clock.
     #[must_use]
     pub fn expire_after(mut self, time: Duration) -> Self {
-        self.options.expire_at_ms = from_now_ms(time);
+        self.expire_after = Some(time);
         self
     }
 
     pub(crate) fn into_record(self, timestamp_ms: u64) -> Record {
+        // A time that no clock can show is refused by name.
+        let then = |time: Duration| timestamp_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let options = DeliveryOptions {
+            deliver_at_ms: self.deliver_after.map_or(self.options.deliver_at_ms, then),
+            expire_at_ms: self.expire_after.map_or(self.options.expire_at_ms, then),
+            ..self.options
+        };
         let record = Record::new(timestamp_ms, self.ordering_key, self.attributes, self.data);
-        Record { options: self.options, ..record }
+        Record { options, ..record }
     }
 }
 
@@ -125,7 +135,7 @@ impl ReceivedMessage {
         let (data, ordering_key) = (self.data.clone(), self.ordering_key.clone());
         // The times were of its first life.
         let options = DeliveryOptions { priority: self.priority, ..DeliveryOptions::default() };
-        Message { data, ordering_key, attributes: self.attributes.clone(), partition: None, options }
+        Message { data, ordering_key, attributes: self.attributes.clone(), options, ..Message::default() }
     }
 
     pub(crate) fn new(name: &Arc<str>, topic: TopicId, partition: u32, offset: u64, record: Record) -> Self {
@@ -148,11 +158,6 @@ impl ReceivedMessage {
 fn since_epoch_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn from_now_ms(time: Duration) -> u64 {
-    // A time that no clock can show is refused when it is published.
-    SystemTime::now().checked_add(time).map_or(u64::MAX, since_epoch_ms)
 }
 
 pub(crate) fn message_id(topic: TopicId, partition: u32, offset: u64) -> MessageId {

@@ -63,11 +63,13 @@ pub enum Bug {
     AckBeforeCommit,
     /// A message that was returned lets the next one of its key go, rather than hold it up until it is settled.
     OrderBrokenByNack,
+    /// A delayed message is delivered when it is nearly due.
+    EarlyDelivery,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 25] = [
+    pub const ALL: [Bug; 26] = [
         Bug::AckBeforeFsync,
         Bug::VoteNotSynced,
         Bug::FsyncErrorIgnored,
@@ -93,6 +95,7 @@ impl Bug {
         Bug::AckLostAtFailover,
         Bug::AckBeforeCommit,
         Bug::OrderBrokenByNack,
+        Bug::EarlyDelivery,
     ];
 
     /// As the environment variable names it: the variant's words with hyphens between them.

@@ -32,7 +32,13 @@ mod tests {
     fn what_ends_late_is_noticed() {
         let trace = Trace::new();
         let recorder = Recorder::new(trace.clone());
-        let action = || Action::Publish { message: "m1".to_owned(), partition: 0, offset: None, why: String::new() };
+        let action = || Action::Publish {
+            message: "m1".to_owned(),
+            partition: 0,
+            delay_ms: None,
+            offset: None,
+            why: String::new(),
+        };
         let op = recorder.invoke("a", action());
         trace.advance_to(60_000);
         recorder.end(&op, Phase::Unknown, action());

@@ -12,6 +12,7 @@ mod coverage;
 mod delivered;
 mod deliveries;
 mod duplicate;
+mod early;
 mod ended;
 mod invariants;
 mod key_order;
@@ -49,7 +50,7 @@ use crate::history::History;
 type Property = (&'static str, fn(&Operations<'_>) -> Vec<String>);
 
 /// Every property of a history.
-const PROPERTIES: [Property; 17] = [
+const PROPERTIES: [Property; 18] = [
     ("lost write: what was acknowledged is there in the end", lost::check),
     ("phantom read: what is read was sent", phantom::check),
     ("aborted read: what failed is never read", aborted::check),
@@ -62,6 +63,7 @@ const PROPERTIES: [Property; 17] = [
     ("rollback: what was read stays", rolled_back::check),
     ("trimmed too much: retention leaves what it promises", trimmed::check),
     ("phantom delivery: what is delivered was sent", delivered::check),
+    ("early: nothing is delivered before its time", early::check),
     ("redelivered: what is settled is never delivered again", redelivered::check),
     ("attempts: their number never goes down", attempts::check),
     ("key order: messages of one key are delivered one after another", key_order::check),

@@ -20,6 +20,8 @@ pub struct Operations<'a> {
     pub keep_messages: Option<u64>,
     /// Position and time of the end of all faults.
     pub healed: Option<(usize, u64)>,
+    /// Whether a fault was about the nodes' clocks.
+    pub clocks_were_set: bool,
 }
 
 /// A message on its way.
@@ -29,6 +31,8 @@ pub struct Publish<'a> {
     pub process: &'a str,
     /// Where it was to go.
     pub partition: u32,
+    /// How long subscriptions must not deliver it.
+    pub delay_ms: u64,
     /// Position of its first event.
     pub began: usize,
     /// Time of its first event.
@@ -100,6 +104,7 @@ impl<'a> Operations<'a> {
                 operations.keep_messages = keep_messages;
             }
             operations.deliveries.add(at, event);
+            operations.clocks_were_set |= matches!(&event.action, Action::Fault { fault, .. } if fault == "clock");
             if event.action == Action::Healed {
                 operations.healed = Some((at, event.at_ms));
             }
@@ -120,10 +125,11 @@ impl<'a> Operations<'a> {
 
     fn begin(&mut self, history: &'a History, at: usize) {
         let event = &history.events[at];
-        if let Action::Publish { message, partition, .. } = &event.action {
+        if let Action::Publish { message, partition, delay_ms, .. } = &event.action {
             let publish = Publish {
                 process: &event.process,
                 partition: *partition,
+                delay_ms: delay_ms.unwrap_or(0),
                 began: at,
                 began_ms: event.at_ms,
                 end: None,

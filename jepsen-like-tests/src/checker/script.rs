@@ -25,9 +25,24 @@ impl Script {
 
     /// A publish to partition 0 that begins and ends.
     pub(crate) fn publish(self, process: &str, message: &str, phase: Phase, offset: Option<u64>) -> Self {
-        let action = |offset| Action::Publish { message: message.to_owned(), partition: 0, offset, why: String::new() };
+        let action = |offset| Action::Publish {
+            message: message.to_owned(),
+            partition: 0,
+            delay_ms: None,
+            offset,
+            why: String::new(),
+        };
         let op = self.recorder.invoke(process, action(None));
         self.recorder.end(&op, phase, action(offset));
+        self
+    }
+
+    /// A publish to partition 0 that is acknowledged, of a message that isn't delivered before.
+    pub(crate) fn delayed(self, message: &str, offset: u64, delay_ms: u64) -> Self {
+        let (message, why, delay_ms) = (message.to_owned(), String::new(), Some(delay_ms));
+        let action = Action::Publish { message, partition: 0, delay_ms, offset: Some(offset), why };
+        let op = self.recorder.invoke("a", action.clone());
+        self.recorder.end(&op, Phase::Ok, action);
         self
     }
 
@@ -38,7 +53,13 @@ impl Script {
 
     /// A publish that never ends.
     pub(crate) fn pending(self, message: &str) -> Self {
-        let action = Action::Publish { message: message.to_owned(), partition: 0, offset: None, why: String::new() };
+        let action = Action::Publish {
+            message: message.to_owned(),
+            partition: 0,
+            delay_ms: None,
+            offset: None,
+            why: String::new(),
+        };
         let _ = self.recorder.invoke("a", action);
         self
     }

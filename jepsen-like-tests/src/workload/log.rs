@@ -115,13 +115,15 @@ pub(super) async fn publish(course: Course, process: &'static str, deadline: Dur
         for _ in 0..fastrand::usize(load.burst.clone()) {
             number += 1;
             let partition = fastrand::u32(..load.partitions);
-            let key = match load.keys {
-                0 => String::new(),
-                keys => format!("k{}", fastrand::usize(..keys)),
+            let kind = if load.keys > 0 { Kind::any() } else { Kind::Plain };
+            // Delays and priorities have an order of their own, which keys would contradict.
+            let key = match (load.keys, kind) {
+                (1.., Kind::Plain) => format!("k{}", fastrand::usize(..load.keys)),
+                _ => String::new(),
             };
             // What has a key says so, so that whoever gets it can tell whether it is the right one.
             let at_key = if key.is_empty() { "" } else { "@" };
-            let sent = Sent { message: format!("{process}-{number}{at_key}{key}"), partition, key };
+            let sent = Sent { message: format!("{process}-{number}{at_key}{key}"), partition, key, kind };
             send(&course, process, sent, &publisher, &window).await;
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(load.pause_ms.clone()))).await;
@@ -170,17 +172,47 @@ struct Sent {
     message: String,
     partition: u32,
     key: String,
+    kind: Kind,
+}
+
+/// How subscriptions are to deliver a message.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Plain,
+    Prioritized(u8),
+    Delayed { priority: u8, delay_ms: u64 },
+}
+
+impl Kind {
+    fn any() -> Self {
+        match fastrand::u8(..10) {
+            0 => Self::Prioritized(fastrand::u8(1..=9)),
+            1 => Self::Delayed { priority: fastrand::u8(..3), delay_ms: fastrand::u64(1..5_000) },
+            _ => Self::Plain,
+        }
+    }
 }
 
 impl Sent {
     fn to_message(&self) -> Message {
         let bytes = if fastrand::u8(..20) == 0 { 4_000 } else { 80 };
         let data = format!("{} {}", self.message, "x".repeat(fastrand::usize(..bytes)));
-        Message::new(data).partition(self.partition).ordering_key(self.key.clone())
+        let message = Message::new(data).partition(self.partition).ordering_key(self.key.clone());
+        match self.kind {
+            Kind::Plain => message,
+            Kind::Prioritized(priority) => message.priority(priority),
+            Kind::Delayed { priority, delay_ms } => {
+                message.priority(priority).deliver_after(Duration::from_millis(delay_ms))
+            }
+        }
     }
 
     fn outcome(&self, offset: Option<u64>, why: String) -> Action {
-        Action::Publish { message: self.message.clone(), partition: self.partition, offset, why }
+        let delay_ms = match self.kind {
+            Kind::Delayed { delay_ms, .. } => Some(delay_ms),
+            Kind::Plain | Kind::Prioritized(_) => None,
+        };
+        Action::Publish { message: self.message.clone(), partition: self.partition, delay_ms, offset, why }
     }
 
     fn fail(&self, course: &Course, op: &Op, error: &PublishError) {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::subscription::{Lane, Place, Position};
 use crate::ids::Offset;
 use crate::record::Record;
+use crate::sabotage::{Bug, is_planted};
 
 /// The lanes of a partition that ever had a message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +36,8 @@ impl Lanes {
 
     /// How far each lane can be read, the log itself left out: to the places before this one.
     pub fn ends(&self) -> impl Iterator<Item = (Lane, Place)> {
-        let released = Place { due_ms: self.released_ms.saturating_add(1), offset: Offset::ZERO };
+        let early_ms = if is_planted(Bug::EarlyDelivery) { 1_000 } else { 0 };
+        let released = Place { due_ms: self.released_ms.saturating_add(1 + early_ms), offset: Offset::ZERO };
         self.ends.iter().map(move |(lane, end)| (*lane, if lane.delayed { released } else { Place::at(*end) }))
     }
 

@@ -94,7 +94,7 @@ fn what_cannot_be_a_filter_is_refused_and_the_place_is_named() {
         ("attributes[\"a\" == 'b'", "filter, line 1, column 22: Syntax error: missing ']' at '<EOF>'"),
         (
             "sise > 5",
-            "filter, line 1, column 1: there is no variable \"sise\"; there are attributes, ordering_key, topic, partition, offset, publish_time, size",
+            "filter, line 1, column 1: there is no variable \"sise\"; there are attributes, ordering_key, topic, partition, offset, publish_time, priority, size",
         ),
         ("true &&\n  (größe == 5)", "filter, line 2, column 6: Syntax error: token recognition error at: 'ö'"),
         ("true &&\n  (data == 5)", "filter, line 2, column 4: there is no variable \"data\""),

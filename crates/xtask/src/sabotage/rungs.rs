@@ -244,4 +244,5 @@ pub(crate) const ROWS: &[Row] = &[
         "key order:",
         60,
     ),
+    simulation("early-delivery", (SEEDS, &["--workload", "queue", "--faults", "all", "--seconds", "20"]), "early:", 60),
 ];

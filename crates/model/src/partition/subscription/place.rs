@@ -79,6 +79,12 @@ pub struct Position {
 }
 
 impl Position {
+    /// Before all others.
+    pub const FIRST: Position = Position { lane: Lane::LOG, place: Place::FIRST };
+
+    /// Behind all others.
+    pub const LAST: Position = Position { lane: Lane { priority: u8::MAX, delayed: true }, place: Place::LAST };
+
     /// The position of a message without a priority or a time of its own.
     pub const fn at(offset: Offset) -> Position {
         Position { lane: Lane::LOG, place: Place::at(offset) }

@@ -185,6 +185,8 @@ pub struct Dispatcher {
     /// What follows from the settlement that is being proposed.
     proposed: Option<Then>,
     answers: Vec<Answer>,
+    /// Messages are due that were delivered by an earlier leader, and what lies before them isn't read yet.
+    is_reading_up: bool,
     /// Dead letters that aren't published, including those that aren't certain yet.
     dead_letters: usize,
     /// Numbers the calls of [`Dispatcher::take`].
@@ -226,6 +228,7 @@ impl Dispatcher {
             pending: Pending::default(),
             proposed: None,
             answers: Vec::new(),
+            is_reading_up: false,
             dead_letters: state.outbox().len(),
             round: 0,
         }
@@ -308,9 +311,10 @@ impl Dispatcher {
         deliveries
     }
 
-    /// What is ready and first. If as much is unsettled as may be, that is what was delivered before.
+    /// What is ready and first. If as much is unsettled as may be, that is what was delivered before, unless some of that
+    /// waits until what lies before it was read.
     fn next_ready(&mut self) -> Option<(Position, Ready)> {
-        let full = self.leases.len() + self.retries.len() >= self.bounds.unsettled;
+        let full = self.leases.len() + self.retries.len() >= self.bounds.unsettled && !self.is_reading_up;
         self.ready.take_first(|position| !full || self.retries.contains_key(&position))
     }
 
@@ -347,12 +351,22 @@ impl Dispatcher {
         Delivery { session, lease, position, attempt, error }
     }
 
-    /// Messages whose next attempt is due are ready, those of busy keys in line.
+    /// Messages whose next attempt is due are ready, those of busy keys in line. A new leader has yet to read what lies before
+    /// them: until then a message with a key would overtake others of it.
     fn make_due(&mut self, now_ms: u64) {
-        while let Some((due_ms, position)) = self.schedule.first().copied().filter(|(due_ms, _)| *due_ms <= now_ms) {
+        let due = (0, Position::FIRST)..=(now_ms, Position::LAST);
+        let due: Vec<(u64, Position)> = self.schedule.range(due).copied().collect();
+        self.is_reading_up = false;
+        for (due_ms, position) in due {
+            let retry = self.retries.get(&position);
+            let key = retry.and_then(|retry| retry.key);
+            if key.is_some() && self.read_upto(position.lane) <= position.place {
+                self.is_reading_up = true;
+                continue;
+            }
             self.schedule.remove(&(due_ms, position));
-            let Some(retry) = self.retries.get(&position) else { continue };
-            let (parcel, key) = (Parcel { bytes: retry.bytes, expires_ms: retry.expires_ms }, retry.key);
+            let Some(retry) = retry else { continue };
+            let parcel = Parcel { bytes: retry.bytes, expires_ms: retry.expires_ms };
             if let Some(key) = key {
                 self.lines.comes_back(key, position);
             }
