@@ -64,7 +64,7 @@ impl Records {
     }
 
     /// The messages of another lane within a range, some of them, and the place behind the last that was read. What lies
-    /// outside of `kept` is passed over: it was removed, or isn't in the log yet.
+    /// before `kept` was removed, and is passed over; reading ends at what isn't in the log yet.
     pub(super) async fn candidates_of(
         &mut self,
         lane: Lane,

@@ -49,6 +49,11 @@ impl Settled {
         }
     }
 
+    /// Whether something behind a place is settled.
+    pub fn reaches_beyond(&self, place: Place) -> bool {
+        self.intervals.range(place..).next().is_some()
+    }
+
     /// The first place of the lane that isn't.
     pub fn floor(&self) -> Place {
         self.first_unsettled(Place::FIRST)

@@ -21,13 +21,14 @@ impl Dispatcher {
             return Some(Want::Key { key, from, upto: self.read_upto(from.lane) });
         }
         let settled: usize = self.settled.values().map(Settled::len).sum();
-        if settled + self.leases.len() + self.ready.len() >= self.bounds.intervals {
-            return None;
-        }
+        let full = settled + self.leases.len() + self.ready.len() >= self.bounds.intervals;
         let lanes = self.ends.iter().rev().filter(|(lane, _)| has_room(**lane));
         let mut unread = lanes.filter_map(|(lane, end)| {
             let place = self.first_unsettled(*lane, self.read_upto(*lane));
-            (place < *end).then_some(Want::Lane { from: Position { lane: *lane, place }, upto: *end })
+            // Between intervals nothing is new: a later leader has to read it again, or it would never be settled.
+            let is_between = self.settled.get(lane).is_some_and(|settled| settled.reaches_beyond(place));
+            (place < *end && (!full || is_between))
+                .then_some(Want::Lane { from: Position { lane: *lane, place }, upto: *end })
         });
         unread.next()
     }
