@@ -11,7 +11,7 @@ use crate::error::StorageError;
 
 /// Blocks inside `commit`: it runs on the writer's own thread, which has nothing else to do.
 pub(crate) struct RocksDevice {
-    // Before the database: it is written once more when it is dropped, still under the database's lock.
+    /// Before the database: it is written once more when it is dropped, still under the database's lock.
     floor: Floor,
     trims: Trims,
     /// Everything up to this number has been synced.
@@ -53,6 +53,13 @@ impl RocksDevice {
         }
         self.trims.note(ops);
         Ok(())
+    }
+}
+
+impl Drop for RocksDevice {
+    /// No flush and no compaction may end after the floor was written for the last time: the floor wouldn't know of it.
+    fn drop(&mut self) {
+        self.db.cancel_all_background_work(true);
     }
 }
 

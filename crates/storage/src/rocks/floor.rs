@@ -108,9 +108,9 @@ impl Floor {
 }
 
 impl Drop for Floor {
-    /// A clean stop leaves the exact number. Failing to is no reason to fail: the old floor holds.
+    /// A clean stop leaves the exact numbers. Failing to is no reason to fail: the old floor holds.
     fn drop(&mut self) {
-        if self.latest != self.noted {
+        if self.latest != self.noted || self.watched.is_some() {
             let _ = self.note().and_then(|()| self.file.sync_data());
         }
     }

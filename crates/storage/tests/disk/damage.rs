@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
-use quorate_storage::{Completion, OpenError};
+use quorate_storage::{Completion, OpenError, Storage};
 
 use crate::journal::{self, Promises, Refusal, entry, next_index, verify, vote};
 
@@ -62,7 +62,7 @@ impl Folder {
     }
 }
 
-async fn write(storage: &quorate_storage::Storage, promises: &mut Promises, entries: u64) {
+async fn write(storage: &Storage, promises: &mut Promises, entries: u64) {
     for log in journal::open_logs(storage).await.unwrap() {
         let promised = promises.entry(log.replica()).or_default();
         promised.vote += 1;
@@ -161,23 +161,57 @@ async fn a_flipped_bit_in_any_kind_of_file_is_named_or_harmless() {
 /// The engine takes a record that is longer than what is left of its file for the torn end of a write.
 #[tokio::test]
 async fn a_flip_in_the_length_of_any_record_of_the_manifest_is_refused() {
-    const LENGTH_AT: usize = 4;
-    const HEADER: usize = 7;
     let folder = Folder::closed().await;
+    for at in manifest_records(&folder) {
+        assert_refused_without_record(&folder, at).await;
+    }
+}
+
+/// Also if a flush ends while the storage is being closed.
+#[tokio::test]
+async fn a_flip_in_the_length_of_the_last_record_of_the_manifest_is_refused_whenever_it_was_written() {
+    let mut folder = Folder::closed().await;
+    for _ in 0..10 {
+        let storage = journal::open(folder.dir.path()).unwrap();
+        while !is_flushing(&storage) {
+            write(&storage, &mut folder.promises, 10).await;
+        }
+        storage.close().await;
+        let last = *manifest_records(&folder).last().unwrap();
+        assert_refused_without_record(&folder, last).await;
+    }
+}
+
+fn is_flushing(storage: &Storage) -> bool {
+    storage.metrics().engine.contains(&("rocksdb.num-running-flushes", 1))
+}
+
+const LENGTH_AT: usize = 4;
+
+/// Where each record of the manifest begins.
+fn manifest_records(folder: &Folder) -> Vec<usize> {
+    const HEADER: usize = 7;
     let manifest = std::fs::read(&folder.files("MANIFEST")[0]).unwrap();
+    let mut records = Vec::new();
     let mut at = 0;
     while at < manifest.len() {
-        let damaged = folder.copy();
-        let mut bytes = manifest.clone();
-        bytes[at + LENGTH_AT + 1] ^= 0x40;
-        std::fs::write(&damaged.files("MANIFEST")[0], bytes).unwrap();
-        for attempt in 1..=2 {
-            let refusal = damaged.verify().await.expect_err("a part of the manifest is missing");
-            assert!(matches!(refusal, Refusal::Open(OpenError::Corrupt { .. })), "attempt {attempt}: {refusal:?}");
-        }
+        records.push(at);
         at += HEADER + usize::from(manifest[at + LENGTH_AT]) + (usize::from(manifest[at + LENGTH_AT + 1]) << 8);
     }
     assert_eq!(at, manifest.len());
+    records
+}
+
+async fn assert_refused_without_record(folder: &Folder, at: usize) {
+    let damaged = folder.copy();
+    let manifest = &damaged.files("MANIFEST")[0];
+    let mut bytes = std::fs::read(manifest).unwrap();
+    bytes[at + LENGTH_AT + 1] ^= 0x40;
+    std::fs::write(manifest, bytes).unwrap();
+    for attempt in 1..=2 {
+        let refusal = damaged.verify().await.expect_err("a part of the manifest is missing");
+        assert!(matches!(refusal, Refusal::Open(OpenError::Corrupt { .. })), "attempt {attempt}: {refusal:?}");
+    }
 }
 
 #[tokio::test]

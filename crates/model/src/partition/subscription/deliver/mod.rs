@@ -177,8 +177,8 @@ pub struct Dispatcher {
     /// When messages are due for their next attempt.
     schedule: BTreeSet<(u64, Position)>,
     leases: Leases,
-    /// Messages that were delivered and came back: by which lease the last time.
-    came_back: BTreeMap<Position, LeaseId>,
+    /// Messages that were delivered and came back: by which lease the last time, and the key that they are to be in order of.
+    came_back: BTreeMap<Position, (LeaseId, Option<KeyHash>)>,
     lines: Lines,
     sessions: Sessions,
     pending: Pending,

@@ -17,8 +17,11 @@ impl Dispatcher {
         }
         let key = match lease {
             Some(lease) if self.holds(lease, position) => self.take_back(lease).and_then(|lease| lease.key),
-            Some(lease) if self.came_back.get(&position) == Some(&lease) => self.withdraw(position),
-            _ => return self.answer(waiter, Outcome::LeaseLost),
+            Some(lease) => match self.came_back.get(&position) {
+                Some((last, key)) if *last == lease => self.withdraw(position, *key),
+                _ => return self.answer(waiter, Outcome::LeaseLost),
+            },
+            None => return self.answer(waiter, Outcome::LeaseLost),
         };
         self.came_back.remove(&position);
         self.retries.remove(&position);
@@ -110,22 +113,21 @@ impl Dispatcher {
     fn take_back(&mut self, lease: LeaseId) -> Option<Lease> {
         let held = self.leases.remove(lease)?;
         self.sessions.took_back(held.session, lease);
-        self.came_back.insert(held.position, lease);
+        self.came_back.insert(held.position, (lease, held.key.filter(|_| self.rules.ordered)));
         Some(held)
     }
 
-    /// Takes a message that isn't in flight out of wherever it waits; its key, if it is out.
-    fn withdraw(&mut self, position: Position) -> Option<KeyHash> {
-        let ready = self.ready.remove(position);
-        let retry = self.retries.get(&position);
-        if let Some(retry) = retry {
+    /// Takes a message that isn't in flight out of wherever it waits. Its key waits for it.
+    fn withdraw(&mut self, position: Position, key: Option<KeyHash>) -> Option<KeyHash> {
+        self.ready.remove(position);
+        if let Some(retry) = self.retries.get(&position) {
             self.schedule.remove(&(retry.due_ms, position));
         }
-        let key = retry.and_then(|retry| retry.key);
         if let Some(key) = key {
             self.lines.leaves(key, position);
+            self.lines.goes_out(key, position, None);
         }
-        key.filter(|_| ready.is_none())
+        key
     }
 
     fn comes_back(&mut self, lease: LeaseId, returned: Return, now_ms: u64, chance: u64) {
