@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "quorate/v1/message.proto",
+    "quorate/v1/messages.proto",
     "quorate/v1/publisher.proto",
     "quorate/v1/reader.proto",
     "quorate/v1/subscriber.proto",

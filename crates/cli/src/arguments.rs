@@ -7,6 +7,7 @@ use crate::commands::context::ContextCommand;
 use crate::commands::dev::Dev;
 use crate::commands::dlq::DlqCommand;
 use crate::commands::explain::Explain;
+use crate::commands::message::MessageCommand;
 use crate::commands::publish::Publish;
 use crate::commands::read::Read;
 use crate::commands::server::Server;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
     /// Dead letters: what they are, where they came from, and publishing them again
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Look up, list and delete single messages
+    #[command(subcommand)]
+    Message(MessageCommand),
     /// Read messages; leaves no trace on the server
     Read(Read),
     /// The cluster: its nodes, its partitions, its health

@@ -7,6 +7,7 @@ pub(crate) mod context;
 pub(crate) mod dev;
 pub(crate) mod dlq;
 pub(crate) mod explain;
+pub(crate) mod message;
 pub(crate) mod publish;
 pub(crate) mod read;
 pub(crate) mod server;

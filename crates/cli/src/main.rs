@@ -56,6 +56,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         Command::Subscription(subscription) => block_on(subscription.run(&arguments.connect, output)),
         Command::Publish(publish) => block_on(publish.run(&arguments.connect, output)),
         Command::Subscribe(subscribe) => block_on(subscribe.run(&arguments.connect, output)),
+        Command::Message(message) => block_on(message.run(&arguments.connect, output)),
         Command::Dlq(dlq) => block_on(dlq.run(&arguments.connect, output)),
         Command::Read(read) => block_on(read.run(&arguments.connect, output)),
         Command::Cluster(cluster) => block_on(cluster.run(&arguments.connect, output)),

@@ -12,6 +12,7 @@ use crate::call::call;
 use crate::cluster::Cluster;
 use crate::connection::{ConnectionSettings, Connector, Links, check_address, tcp_connector};
 use crate::error::ClientError;
+use crate::messages::Messages;
 use crate::publisher::PublisherBuilder;
 use crate::reader::ReaderBuilder;
 use crate::retry::{Deadline, RetrySettings};
@@ -105,6 +106,12 @@ impl Client {
     #[must_use]
     pub fn subscriptions(&self) -> Subscriptions {
         Subscriptions::new(self.clone())
+    }
+
+    /// Looks up, lists and deletes single messages.
+    #[must_use]
+    pub fn messages(&self) -> Messages {
+        Messages::new(self.clone())
     }
 
     /// The cluster map, the health of nodes, leadership.

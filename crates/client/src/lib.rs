@@ -31,6 +31,7 @@
 //! | `reader` | [`Reader`]: an async stream that survives lost leaders |
 //! | `subscriber` | [`Subscriber`]: deliveries of a subscription, and what becomes of each |
 //! | `topics`, `subscriptions`, `cluster` | [`Topics`], [`Subscriptions`] and [`Cluster`]: administration |
+//! | `messages` | [`Messages`]: single messages, looked up, listed, deleted |
 //! | `message` | [`Message`] and [`ReceivedMessage`] |
 //! | `error` | [`ClientError`]: reason, facts, whether carried out, whether to retry |
 //! | `routing` | the one cluster map, and over which connection a request goes |
@@ -46,6 +47,7 @@ mod cluster;
 mod connection;
 mod error;
 mod message;
+mod messages;
 mod publisher;
 mod reader;
 mod retry;
@@ -60,6 +62,7 @@ pub use cluster::{Cluster, HealthStatus, NodeHealth};
 pub use connection::{BoxIo, ConnectionSettings, Connector, Io, tcp_connector};
 pub use error::{Cause, ClientError};
 pub use message::{Message, ReceivedMessage};
+pub use messages::{Deletion, MessagePage, MessageQuery, Messages};
 pub use publisher::{PublishError, Published, Publisher, PublisherBuilder, Receipt, Totals};
 pub use reader::{Reader, ReaderBuilder, Start};
 pub use retry::RetrySettings;

@@ -104,6 +104,8 @@ pub struct PartitionStatus {
     pub end_offset: u64,
     /// Size of the records kept.
     pub bytes: u64,
+    /// Records between the offsets that were deleted.
+    pub deleted_messages: u64,
     /// The leader didn't answer in time: offsets and bytes are unknown.
     pub unavailable: bool,
 }
@@ -291,6 +293,7 @@ impl From<pb::PartitionStatus> for PartitionStatus {
             log_start_offset: status.log_start_offset,
             end_offset: status.end_offset,
             bytes: status.bytes,
+            deleted_messages: status.deleted_messages,
             unavailable: status.unavailable,
         }
     }

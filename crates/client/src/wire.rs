@@ -19,3 +19,10 @@ pub(crate) fn wire_duration(duration: Duration) -> prost_types::Duration {
 pub(crate) fn duration(wire: prost_types::Duration) -> Duration {
     Duration::try_from(wire).unwrap_or_default()
 }
+
+/// Milliseconds since 1970 as protobuf has them.
+pub(crate) fn timestamp(ms: u64) -> prost_types::Timestamp {
+    let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(ms % 1000 * 1_000_000).unwrap_or_default();
+    prost_types::Timestamp { seconds, nanos }
+}

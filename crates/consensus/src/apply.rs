@@ -272,6 +272,8 @@ impl StateMachine {
                     end: partition.next_offset(),
                     bytes: partition.bytes(),
                     seeks: partition.subscriptions().seeks(),
+                    deletions: partition.deleted().deletions(),
+                    deleted: partition.deleted().count(),
                     open_segment: Some(*partition.open_segment()),
                     appended_bytes: retained.appended_bytes,
                     open_since_ms: retained.open_since_ms,

@@ -104,6 +104,10 @@ pub struct Progress {
     pub bytes: u64,
     /// How often a subscription of the partition was moved.
     pub seeks: u64,
+    /// How often messages of the partition were deleted.
+    pub deletions: u64,
+    /// Records kept of which that is true, at the most of what lies between `log_start` and `end`.
+    pub deleted: u64,
     /// Index of the newest entries, not yet in storage. None for the metadata group.
     pub(crate) open_segment: Option<IndexSegment>,
     /// What retention counts by: bytes ever accepted, and when the first record behind the last mark was proposed.
@@ -357,8 +361,25 @@ impl RaftGroup {
         self.inner.published.machine().as_partition().map(at)
     }
 
+    /// Whether a message was deleted.
+    #[must_use]
+    pub fn is_deleted(&self, offset: Offset) -> bool {
+        self.inner.published.progress.borrow().deletions > 0
+            && self.look(|machine| machine.deleted().contains(offset)).unwrap_or_default()
+    }
+
+    /// What of a part of the log wasn't deleted, in order.
+    #[must_use]
+    pub fn kept(&self, range: Range<Offset>) -> Vec<Range<Offset>> {
+        if self.inner.published.progress.borrow().deletions == 0 {
+            return vec![range];
+        }
+        self.look(|machine| machine.deleted().kept(range).collect()).unwrap_or_default()
+    }
+
     /// Applied record batches from the one that holds `from` on, about `bytes_max` bytes of them, at least one
-    /// unless `from` is the end. The first may begin before `from`: batches are stored whole.
+    /// unless `from` is the end. The first may begin before `from`: batches are stored whole, with what was deleted of
+    /// them ([`RaftGroup::kept`]).
     ///
     /// # Errors
     /// [`ReadError::OutOfRange`], or what the disk said.

@@ -2,7 +2,7 @@
 //! value in bincode with a bound on its size.
 //!
 //! This is the only file that names the encoding, so that it can be replaced here. Record batches never
-//! pass through it, and nothing that an unauthenticated peer sent is decoded with it.
+//! pass through it. Of what clients send, only a subscription's snapshot is decoded with it: they keep what the broker encoded.
 //!
 //! The encoding numbers fields and enum variants by their place. So the types that pass through here are
 //! changed only by a new version byte; the one change without it is a new variant at an enum's end.

@@ -11,22 +11,25 @@
 //! | 7 | [`PartitionCommand::DeadLettersSent`]: subscription `u64` and number `u64`, little-endian |
 //! | 8 | [`PartitionCommand::Seek`]: subscription, request and offset, `u64` little-endian each |
 //! | 9 | [`PartitionCommand::Release`]: time in ms, `u64` little-endian |
+//! | 10 | [`PartitionCommand::Delete`]: ranges of offsets in the first version of their encoding |
+//! | 11 | [`PartitionCommand::Restore`]: subscription, request and [`Snapshot`] in the first version of their encoding |
 //! | 128 | [`MetaCommand`] in the first version of its encoding, which isn't read any more |
 //! | 129 | [`MetaCommand`] in the second version: subscriptions have filters |
 //!
 //! Partition commands have tags below 128, metadata commands have the others.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::ids::{NodeId, Offset, SubscriptionId};
-use crate::limits::{BATCH_BYTES_MAX, META_COMMAND_BYTES_MAX, SETTLEMENT_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, DELETION_BYTES_MAX, META_COMMAND_BYTES_MAX, SETTLEMENT_BYTES_MAX};
 use crate::meta::{NewSubscription, Retention, SubscriptionChange};
 use crate::names::{SubscriptionName, TopicName};
-use crate::partition::subscription::Settlement;
+use crate::partition::subscription::{Settlement, Snapshot};
 
 const TAG_APPEND: u8 = 1;
 const TAG_TRIM_TO: u8 = 2;
@@ -37,6 +40,8 @@ const TAG_SETTLE: u8 = 6;
 const TAG_DEAD_LETTERS_SENT: u8 = 7;
 const TAG_SEEK: u8 = 8;
 const TAG_RELEASE: u8 = 9;
+const TAG_DELETE: u8 = 10;
+const TAG_RESTORE: u8 = 11;
 /// Metadata commands begin here, in whatever version.
 const TAGS_META: u8 = 128;
 const TAG_META: u8 = 129;
@@ -115,6 +120,21 @@ pub enum PartitionCommand {
     Release {
         /// The leader's clock.
         time_ms: u64,
+    },
+    /// A subscription goes back to where it stood once, as far as the log still reaches. Otherwise as
+    /// [`PartitionCommand::Seek`].
+    Restore {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// As for a seek.
+        request: u64,
+        /// Where it stood, or another one of the same topic.
+        snapshot: Snapshot,
+    },
+    /// Messages are deleted: nobody reads them any more. Of those that the log doesn't hold nothing happens.
+    Delete {
+        /// Their offsets.
+        ranges: Vec<Range<Offset>>,
     },
 }
 
@@ -246,6 +266,10 @@ impl PartitionCommand {
                 out.put_u8(TAG_RELEASE);
                 out.put_u64_le(*time_ms);
             }
+            PartitionCommand::Delete { ranges } => return codec::encode(TAG_DELETE, ranges),
+            PartitionCommand::Restore { subscription, request, snapshot } => {
+                return codec::encode(TAG_RESTORE, &(subscription, request, snapshot));
+            }
         }
         out.freeze()
     }
@@ -306,6 +330,15 @@ impl PartitionCommand {
             Some(&TAG_SETTLE) => {
                 let settlement = codec::decode("settlement", TAG_SETTLE, SETTLEMENT_BYTES_MAX, bytes)?;
                 return Ok(PartitionCommand::Settle(settlement));
+            }
+            Some(&TAG_DELETE) => {
+                let ranges = codec::decode("deletion", TAG_DELETE, DELETION_BYTES_MAX, bytes)?;
+                return Ok(PartitionCommand::Delete { ranges });
+            }
+            Some(&TAG_RESTORE) => {
+                let (subscription, request, snapshot) =
+                    codec::decode("restore", TAG_RESTORE, SETTLEMENT_BYTES_MAX, bytes)?;
+                return Ok(PartitionCommand::Restore { subscription, request, snapshot });
             }
             Some(&actual) => return Err(CodecError::Tag { what: WHAT, actual }),
         };

@@ -61,7 +61,9 @@ pub use meta::{
 };
 pub use names::{NameError, SubscriptionName, TopicName};
 pub use opaque::OpaqueIdError;
-pub use partition::{AppendRejected, Appended, IndexSegment, PartitionMachine, Retained, Stretch, Stretches};
+pub use partition::{
+    AppendRejected, Appended, Deleted, DeletionRejected, IndexSegment, PartitionMachine, Retained, Stretch, Stretches,
+};
 pub use partitioner::partition_for_key;
 pub use policy::{DeadLetterPolicy, PolicyError, RetryPolicy};
 pub use reason::{Executed, Reason, RetryAdvice};

@@ -94,6 +94,14 @@ pub const KEY_LINES_TOTAL_MAX: usize = 65_536;
 pub const KEY_BATCH_MAX: usize = 64;
 /// Longest text about why a message was returned.
 pub const RETURN_ERROR_BYTES_MAX: usize = 512;
+/// Places of a partition's log where messages were deleted; those next to each other are one.
+pub const DELETED_RANGES_MAX: usize = 10_000;
+/// Messages that one request may delete.
+pub const DELETIONS_MAX: usize = 1_000;
+/// Largest encoded deletion.
+pub const DELETION_BYTES_MAX: usize = 64 << 10;
+/// Largest encoded snapshot of a subscription, over all partitions.
+pub const SNAPSHOT_BYTES_MAX: usize = 3 << 20;
 /// Largest encoded settlement.
 pub const SETTLEMENT_BYTES_MAX: usize = 8 << 20;
 

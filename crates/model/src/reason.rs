@@ -221,6 +221,18 @@ reasons! {
     TooManySubscriptions "TOO_MANY_SUBSCRIPTIONS" FAILED_PRECONDITION No Surface
         "The topic or the cluster has as many subscriptions as it may have."
         "Delete subscriptions that are no longer used, or share one among consumers that do the same work."
+    MessageNotFound "MESSAGE_NOT_FOUND" NOT_FOUND No Surface
+        "There is no message with this id: it was deleted, retention removed it, or it was never published."
+        "`quorate message ls` lists the messages of a topic; `quorate topic get` says which offsets are kept."
+    TooManyDeleted "TOO_MANY_DELETED" FAILED_PRECONDITION No Surface
+        "The deleted messages of the partition lie in as many places as they may."
+        "Delete stretches rather than single messages (`quorate message purge`), or wait until retention has removed some."
+    SnapshotTooLarge "SNAPSHOT_TOO_LARGE" FAILED_PRECONDITION No Surface
+        "A snapshot of the subscription would be larger than an answer may be: acknowledged messages lie in too many places."
+        "Acknowledge or seek past what has been waiting for long, and try again."
+    InvalidSnapshot "INVALID_SNAPSHOT" INVALID_ARGUMENT No Surface
+        "The snapshot can't be read, or belongs to another topic."
+        "Give what `quorate subscription snapshot` wrote for a subscription of this topic, unchanged."
     EtagMismatch "ETAG_MISMATCH" ABORTED No Surface
         "The topic or subscription was changed since it was read."
         "Read it again, and repeat the change on what it is now."

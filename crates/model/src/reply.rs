@@ -8,7 +8,7 @@ use crate::ids::Offset;
 use crate::limits::REPLY_BYTES_MAX;
 use crate::meta::{MetaRejected, MetaReply};
 use crate::partition::subscription::{SubscriptionChanged, SubscriptionRejected};
-use crate::partition::{AppendRejected, Appended};
+use crate::partition::{AppendRejected, Appended, DeletionRejected};
 
 const VERSION: u8 = 2;
 
@@ -30,6 +30,8 @@ pub enum Reply {
     Seeked(Offset),
     /// A partition's answer to [`PartitionCommand::Release`](crate::PartitionCommand::Release): up to when, now.
     Released(u64),
+    /// A partition's answer to a deletion: how many messages were deleted that weren't before.
+    Deleted(Result<u64, DeletionRejected>),
 }
 
 impl Reply {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_model::{
-    AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, DeadLetterPolicy, DeliveryOptions, IndexSegment,
-    Machine, MachineKind, MetaCommand, MetaRejected, NewSubscription, NodeId, Offset, PartitionCommand, PartitionId,
-    ProducerId, ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, RetryPolicy, SubscriptionChange,
-    SubscriptionId, SubscriptionName, SubscriptionRejected, TopicId, TopicName,
+    AppendRejected, Appended, ClusterMap, Codec, CodecError, Command, DeadLetterPolicy, DeletionRejected,
+    DeliveryOptions, IndexSegment, Machine, MachineKind, MetaCommand, MetaRejected, NewSubscription, NodeId, Offset,
+    PartitionCommand, PartitionId, ProducerId, ProducerStamp, Record, RecordBatchBuilder, Reply, Retention,
+    RetryPolicy, SubscriptionChange, SubscriptionId, SubscriptionName, SubscriptionRejected, TopicId, TopicName,
 };
 
 const HERE: PartitionId = PartitionId::new(TopicId::new(1), 2);
@@ -156,6 +156,30 @@ fn the_commands_of_subscriptions_look_the_same_for_all_time() {
 }
 
 #[test]
+fn deletions_and_restores_look_the_same_for_all_time() {
+    let range = |start, end| Offset::new(start)..Offset::new(end);
+    let mut partition = Machine::new(MachineKind::Partition(HERE));
+    let subscription = SubscriptionId::new(7);
+    partition.apply(0, &PartitionCommand::BeginSubscription { subscription, start: Offset::new(300) }.encode());
+    let snapshot = partition.as_partition().unwrap().subscriptions().get(subscription).unwrap().snapshot();
+    let commands = [
+        PartitionCommand::Delete { ranges: vec![range(1, 2), range(5, 300)] },
+        PartitionCommand::Restore { subscription, request: 0x0506, snapshot },
+    ];
+    let encoded = commands.map(|command| {
+        let bytes = command.encode();
+        assert_eq!(Command::decode(&bytes), Ok(Command::Partition(command)));
+        let longer = Bytes::from([&bytes[..], &[0]].concat());
+        assert!(matches!(PartitionCommand::decode(&longer), Err(CodecError::Trailing { extra: 1, .. })));
+        hex(&bytes)
+    });
+    insta::assert_snapshot!(encoded.join("\n"), @r"
+        0a02010205fb2c01
+        0b07fb0605fb2c0101000001000000fb2c01
+        ");
+}
+
+#[test]
 fn a_subscription_in_a_checkpoint_looks_the_same_for_all_time() {
     let mut partition = Machine::new(MachineKind::Partition(HERE));
     partition.apply(0, &append(7).encode());
@@ -163,9 +187,9 @@ fn a_subscription_in_a_checkpoint_looks_the_same_for_all_time() {
     partition.apply(1, &PartitionCommand::BeginSubscription { subscription, start: Offset::ZERO }.encode());
     partition.apply(2, &PartitionCommand::Seek { subscription, request: 300, to: Offset::new(1) }.encode());
     insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
-        0301020102013e0000010301323e0107010100010001fc77cebf3f0001000700
+        0401020102013e0000010301323e0107010100010001fc77cebf3f0001000700
         0001fd0807060504030201fd080706050403020101070201fb2c010101000001
-        000000010000000000000000010000
+        0000000100000000000000000100000000
         ");
 }
 
@@ -212,12 +236,12 @@ fn checkpoints_look_the_same_for_all_time() {
     partition.apply(9, &append_with(11, DeliveryOptions { priority: 9, ..Default::default() }).encode());
     partition.apply(10, &append_with(12, DeliveryOptions { deliver_at_ms: 5, ..Default::default() }).encode());
     insta::assert_snapshot!(hex(&partition.checkpoint()), @r"
-        030102010a06fb7a0106031a050632c00607010101010001fc77cebf3f000801
+        040102010a06fb7a0106031a050632c00607010101010001fc77cebf3f000801
         0102010001fc000145fa0109010104010001fc0940feef020a010107010001fc
         128333d1030b010109010001fc35b935f3040c01010a010001fc7fe1672b0506
         010702080409070a090b0a0c0103027cfd080706050403020100010503bafd08
         070605040302010001fd0807060504030201fd08070605040302010000fbbc02
-        02000106090005
+        020001060900050000
         ");
 
     let mut meta = Machine::new(MachineKind::Meta);
@@ -275,6 +299,8 @@ fn replies_look_the_same_for_all_time() {
         Reply::Meta(Err(SubscriptionRejected::NotFound { name: subscription_name() }.into())),
         Reply::Seeked(Offset::new(300)),
         Reply::Released(700),
+        Reply::Deleted(Ok(3)),
+        Reply::Deleted(Err(DeletionRejected::TooScattered)),
     ];
     let encoded = replies.map(|reply| {
         let bytes = reply.encode();
@@ -290,6 +316,8 @@ fn replies_look_the_same_for_all_time() {
         02010114010762696c6c696e67
         0205fb2c01
         0206fbbc02
+        02070003
+        02070100
         ");
 }
 

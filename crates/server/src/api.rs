@@ -5,9 +5,11 @@ mod append;
 mod cluster;
 pub(crate) mod convert;
 pub(crate) mod error;
+mod messages;
 mod node_dispatch;
 mod node_service;
 mod paging;
+mod positions;
 mod publish_stream;
 mod publisher;
 mod reader;
@@ -23,6 +25,7 @@ use quorate_consensus::{Listener, RaftGroups};
 use quorate_proto::FILE_DESCRIPTOR_SET;
 use quorate_proto::internal::node_service_server::NodeServiceServer;
 use quorate_proto::v1::cluster_service_server::ClusterServiceServer;
+use quorate_proto::v1::message_service_server::MessageServiceServer;
 use quorate_proto::v1::publisher_service_server::PublisherServiceServer;
 use quorate_proto::v1::reader_service_server::ReaderServiceServer;
 use quorate_proto::v1::subscriber_service_server::SubscriberServiceServer;
@@ -39,7 +42,7 @@ use crate::limits::{
     ADMIN_MESSAGE_BYTES, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT, CONNECTION_AGE, CONNECTION_GRACE,
     CONNECTION_IDLE, CONNECTION_WINDOW_BYTES, HEADER_LIST_BYTES, LOCAL_RESETS_MAX, PEER_CONNECTIONS,
     PEER_KEEPALIVE_INTERVAL, PEER_KEEPALIVE_TIMEOUT, PEER_MESSAGE_BYTES, PEER_STREAMS, PENDING_RESETS_MAX,
-    PUBLISH_MESSAGE_BYTES, SENT_MESSAGE_BYTES, STREAM_WINDOW_BYTES, STREAMS_TO_REFUSE,
+    PUBLISH_MESSAGE_BYTES, SENT_MESSAGE_BYTES, STREAM_WINDOW_BYTES, STREAMS_TO_REFUSE, SUBSCRIPTION_MESSAGE_BYTES,
 };
 use crate::requests::RequestBounds;
 
@@ -84,6 +87,9 @@ pub(crate) async fn serve_clients(
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(SENT_MESSAGE_BYTES);
     let subscriptions = SubscriptionServiceServer::new(subscription::Subscriptions::new(Arc::clone(&front)))
+        .max_decoding_message_size(SUBSCRIPTION_MESSAGE_BYTES)
+        .max_encoding_message_size(SENT_MESSAGE_BYTES);
+    let messages = MessageServiceServer::new(messages::Messages::new(Arc::clone(&front)))
         .max_decoding_message_size(ADMIN_MESSAGE_BYTES)
         .max_encoding_message_size(SENT_MESSAGE_BYTES);
     let clusters = ClusterServiceServer::new(cluster::Clusters::new(front))
@@ -113,6 +119,7 @@ pub(crate) async fn serve_clients(
         .add_service(reader)
         .add_service(subscribers)
         .add_service(topics)
+        .add_service(messages)
         .add_service(subscriptions)
         .add_service(clusters)
         .add_service(health.max_decoding_message_size(ADMIN_MESSAGE_BYTES))

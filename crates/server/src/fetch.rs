@@ -1,13 +1,16 @@
 //! Committed batches of one partition as a stream: out of this node's replica, or from the node that leads.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use quorate_consensus::{Leadership, Progress, RaftGroup};
 use quorate_model::sabotage::{Bug, is_planted};
-use quorate_model::{ClusterMap, NodeId, Offset, Reason, RecordBatch};
+use quorate_model::{
+    BatchError, ClusterMap, NodeId, Offset, PartitionMachine, Reason, RecordBatch, RecordBatchBuilder,
+};
 use quorate_proto::internal::{self, fetch_response, fetch_start};
 use quorate_storage::StoredBatch;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -71,6 +74,8 @@ pub(crate) struct Fetch {
 #[derive(Clone, Debug)]
 pub(crate) enum Fetched {
     Batch(StoredBatch),
+    /// These records were deleted.
+    Deleted(Range<Offset>),
     /// With `stop_at_end`: everything before this offset has been delivered. Nothing follows.
     End(Offset),
 }
@@ -96,6 +101,7 @@ pub(crate) async fn local(group: RaftGroup, what: String, options: FetchOptions)
         next: start,
         stop,
         ready: VecDeque::new(),
+        left: VecDeque::new(),
         ahead: None,
         options,
         ended: false,
@@ -126,6 +132,9 @@ pub(crate) async fn remote(
         let _held = &place;
         match response.map_err(broken)?.content {
             Some(fetch_response::Content::Batch(received)) => stored(received).map(Fetched::Batch),
+            Some(fetch_response::Content::Deleted(deleted)) => {
+                Ok(Fetched::Deleted(Offset::new(deleted.base_offset)..Offset::new(deleted.end_offset)))
+            }
             Some(fetch_response::Content::EndOffset(end)) => Ok(Fetched::End(Offset::new(end))),
             _ => Err(ApiError::internal(format!("node {node} sent a response out of turn"))),
         }
@@ -163,6 +172,8 @@ struct LogTail {
     stop: Option<Offset>,
     /// Read, not yet delivered.
     ready: VecDeque<StoredBatch>,
+    /// What is left of a batch of which messages were deleted.
+    left: VecDeque<Fetched>,
     /// The room that this takes.
     ahead: Option<Ahead>,
     options: FetchOptions,
@@ -177,12 +188,15 @@ impl LogTail {
             return None;
         }
         let item = self.advance().await;
-        self.ended = !matches!(item, Ok(Fetched::Batch(_)));
+        self.ended = !matches!(item, Ok(Fetched::Batch(_) | Fetched::Deleted(_)));
         Some(item)
     }
 
     async fn advance(&mut self) -> Result<Fetched, ApiError> {
         loop {
+            if let Some(part) = self.left.pop_front() {
+                return Ok(part);
+            }
             if let Some(stop) = self.stop.filter(|stop| self.next >= *stop) {
                 return Ok(Fetched::End(stop));
             }
@@ -190,8 +204,17 @@ impl LogTail {
                 return Err(ApiError::draining());
             }
             if let Some(batch) = self.ready.pop_front() {
-                self.next = end_of(&batch)?;
-                return Ok(Fetched::Batch(batch));
+                let end = end_of(&batch)?;
+                let whole = batch.base_offset..end;
+                let kept = self.group.kept(whole.clone());
+                if kept != [whole.clone()] {
+                    self.left = self.parts(&batch, whole, kept)?.into();
+                }
+                self.next = end;
+                if self.left.is_empty() {
+                    return Ok(Fetched::Batch(batch));
+                }
+                continue;
             }
             self.ahead = None;
             self.wait_for_records().await?;
@@ -213,6 +236,40 @@ impl LogTail {
                 }
             }
         }
+    }
+
+    /// What is left of a batch, in batches of their own, and what was deleted of it.
+    fn parts(
+        &self,
+        stored: &StoredBatch,
+        whole: Range<Offset>,
+        kept: Vec<Range<Offset>>,
+    ) -> Result<Vec<Fetched>, ApiError> {
+        let damaged = |error: BatchError| corrupt(stored.base_offset, &error.to_string());
+        let partition = self.group.look(PartitionMachine::partition).ok_or_else(ApiError::out_of_turn)?;
+        let batch = RecordBatch::decode(stored.batch.clone(), partition).map_err(damaged)?;
+        let records = batch.records().map_err(damaged)?;
+        let mut records = (whole.start.get()..).map(Offset::new).zip(records).peekable();
+        let (mut parts, mut from) = (Vec::new(), whole.start);
+        for range in kept {
+            let mut part = RecordBatchBuilder::new(partition, batch.header().codec, None);
+            while let Some((offset, record)) = records.next_if(|(offset, _)| *offset < range.end) {
+                if offset >= range.start {
+                    part.push(record).map_err(damaged)?;
+                }
+            }
+            if from < range.start {
+                parts.push(Fetched::Deleted(from..range.start));
+            }
+            from = range.end;
+            let part = part.build().map_err(damaged)?;
+            let (count, batch) = (part.header().count, part.bytes().clone());
+            parts.push(Fetched::Batch(StoredBatch { base_offset: range.start, count, batch }));
+        }
+        if from < whole.end {
+            parts.push(Fetched::Deleted(from..whole.end));
+        }
+        Ok(parts)
     }
 
     /// Returns once there is something to read at `next`.

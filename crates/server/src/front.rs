@@ -98,6 +98,7 @@ impl Front {
             | Reply::LogStart(_)
             | Reply::Subscription(_)
             | Reply::Released(_)
+            | Reply::Deleted(_)
             | Reply::Seeked(_) => Err(ApiError::out_of_turn()),
             Reply::Refused(why) => Err(ApiError::internal(format!("the metadata group can't read the command: {why}"))),
         }

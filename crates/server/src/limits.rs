@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use quorate_model::limits::SNAPSHOT_BYTES_MAX;
+
 /// Longest a request without a deadline of its own may take; longer deadlines are cut to it.
 pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -60,6 +62,9 @@ pub(crate) const PUBLISH_MESSAGE_BYTES: usize = 20 << 20;
 
 /// gRPC message size accepted by services that take no payload.
 pub(crate) const ADMIN_MESSAGE_BYTES: usize = 256 << 10;
+
+/// gRPC message size accepted by the service of subscriptions: the largest snapshot and its envelope.
+pub(crate) const SUBSCRIPTION_MESSAGE_BYTES: usize = SNAPSHOT_BYTES_MAX + ADMIN_MESSAGE_BYTES;
 
 /// gRPC message size sent to anyone: the largest batch and its envelope.
 pub(crate) const SENT_MESSAGE_BYTES: usize = 20 << 20;
@@ -140,6 +145,12 @@ pub(crate) const WATCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// Topics or subscriptions in one page, if the request doesn't say.
 pub(crate) const PAGE_SIZE_DEFAULT: usize = 100;
+
+/// Messages that are looked at for one page of a list of them.
+pub(crate) const LIST_LOOKED_AT_MAX: usize = 10_000;
+
+/// Bytes of data after which a page of messages ends.
+pub(crate) const LIST_BYTES: usize = 1 << 20;
 
 /// The same, whatever the request says.
 pub(crate) const PAGE_SIZE_MAX: usize = 1_000;

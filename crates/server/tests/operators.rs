@@ -265,6 +265,7 @@ fn to(name: &str, position: Position, request_id: &str) -> v1::SeekSubscriptionR
         position: Some(v1::Position { position: Some(position) }),
         partitions: Vec::new(),
         request_id: request_id.to_owned(),
+        ..Default::default()
     }
 }
 

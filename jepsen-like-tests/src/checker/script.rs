@@ -79,6 +79,17 @@ impl Script {
         self.read(Purpose::Snapshot, Phase::Ok, seen)
     }
 
+    /// A complete read, and a message that was published while it went on.
+    pub(crate) fn overtaken(self, seen: &[(u64, &str)], message: &str, offset: u64) -> Self {
+        let action = |seen| Action::Read { purpose: Purpose::Snapshot, seen, why: String::new() };
+        let op = self.recorder.invoke("r", action(Vec::new()));
+        let script = self.published(message, offset);
+        let seen =
+            seen.iter().map(|(offset, message)| Seen { partition: 0, offset: *offset, message: (*message).to_owned() });
+        script.recorder.end(&op, Phase::Ok, action(seen.collect()));
+        script
+    }
+
     /// A complete read at the end.
     pub(crate) fn finally(self, seen: &[(u64, &str)]) -> Self {
         self.read(Purpose::Final, Phase::Ok, seen)

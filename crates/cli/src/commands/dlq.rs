@@ -3,6 +3,7 @@
 mod letters;
 mod redrive;
 
+use crate::commands::message::purge_all;
 use crate::connect::Connect;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -23,6 +24,11 @@ pub(crate) enum DlqCommand {
     Peek(letters::Peek),
     /// Publish dead letters again, to the topics that they came from
     Redrive(redrive::Redrive),
+    /// Delete all dead letters of a topic. There is no way back
+    Purge {
+        /// The dead-letter topic
+        topic: String,
+    },
 }
 
 impl DlqCommand {
@@ -31,6 +37,7 @@ impl DlqCommand {
         match self {
             DlqCommand::Ls => list(&client, output).await,
             DlqCommand::Peek(peek) => peek.run(&client, connect.timeout(), output).await,
+            DlqCommand::Purge { topic } => purge(&client, topic, output).await,
             DlqCommand::Redrive(redrive) => redrive.run(&client, connect.timeout(), output).await,
         }
     }
@@ -79,6 +86,19 @@ async fn list(client: &Client, output: Output) -> Result<(), Failure> {
     output.list(&header, &rows, Row::cells)
 }
 
+/// Somebody may have the topic of the messages in mind, and not the one of the dead letters.
+async fn purge(client: &Client, topic: &str, output: Output) -> Result<(), Failure> {
+    let listed = client.subscriptions().list().await?;
+    let is_it = |it: &Subscription| it.dead_letter_policy.as_ref().is_some_and(|policy| policy.topic == topic);
+    if !listed.iter().any(is_it) {
+        let failure = Failure::new(format!("no subscription sends its dead letters to {topic}"));
+        return Err(
+            failure.advise("`quorate dlq ls` shows where they go, and `quorate message purge` empties any topic")
+        );
+    }
+    purge_all(client, topic, output).await
+}
+
 /// A subscription with its numbers; `None` if it was deleted since it was listed.
 async fn present(client: &Client, listed: &Subscription) -> Result<Option<Subscription>, ClientError> {
     missing_is_none(client.subscriptions().get(&listed.name).await, Reason::SubscriptionNotFound)
@@ -87,7 +107,10 @@ async fn present(client: &Client, listed: &Subscription) -> Result<Option<Subscr
 async fn held(client: &Client, topic: &str) -> Result<Held, ClientError> {
     let found = missing_is_none(client.topics().get(topic).await, Reason::TopicNotFound)?;
     let Some(found) = found else { return Ok(Held::default()) };
-    let sizes = found.partition_status.iter().map(|it| it.end_offset.saturating_sub(it.log_start_offset));
+    let sizes = found
+        .partition_status
+        .iter()
+        .map(|it| it.end_offset.saturating_sub(it.log_start_offset).saturating_sub(it.deleted_messages));
     let messages = sizes.sum();
     let unavailable = found.partition_status.iter().filter(|it| it.unavailable).count();
     let redrive = client.subscriptions().get(redrive::subscription(topic)).await;

@@ -2,6 +2,7 @@
 
 mod retry;
 mod seek;
+mod snapshot;
 mod status;
 mod test_filter;
 
@@ -41,6 +42,8 @@ pub(crate) enum SubscriptionCommand {
     Update(Update),
     /// Move a subscription to another place in its topic
     Seek(seek::Seek),
+    /// Write down where a subscription stands, for `seek --to-snapshot`
+    Snapshot(snapshot::Take),
     /// Delete a subscription; the messages stay
     Delete { name: String },
     /// Try a filter on the newest messages of a topic; changes nothing
@@ -142,6 +145,7 @@ impl SubscriptionCommand {
                 report(&changed, "changed", output)
             }
             SubscriptionCommand::Seek(seek) => seek.run(&subscriptions, output).await,
+            SubscriptionCommand::Snapshot(take) => take.run(&subscriptions, output).await,
             SubscriptionCommand::TestFilter(test) => test.run(&subscriptions, output).await,
             SubscriptionCommand::Delete { name } => {
                 subscriptions.delete(name).await?;

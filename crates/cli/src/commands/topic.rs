@@ -197,6 +197,7 @@ struct LogRow {
     log_start_offset: u64,
     end_offset: u64,
     bytes: u64,
+    deleted_messages: u64,
 }
 
 impl TopicRow {
@@ -241,8 +242,12 @@ impl RetentionRow {
 
 impl PartitionRow {
     fn of(status: &PartitionStatus) -> PartitionRow {
-        let log =
-            LogRow { log_start_offset: status.log_start_offset, end_offset: status.end_offset, bytes: status.bytes };
+        let log = LogRow {
+            log_start_offset: status.log_start_offset,
+            end_offset: status.end_offset,
+            bytes: status.bytes,
+            deleted_messages: status.deleted_messages,
+        };
         PartitionRow {
             partition: status.partition,
             leader_node_id: status.leader,
@@ -262,6 +267,7 @@ impl PartitionRow {
             of_log(|log| log.log_start_offset),
             of_log(|log| log.end_offset),
             of_log(|log| log.bytes),
+            of_log(|log| log.deleted_messages),
         ]
     }
 }
@@ -285,7 +291,7 @@ fn describe(topic: &Topic) -> String {
         format!("labels       {}", if labels.is_empty() { "none".to_owned() } else { labels.join(" ") }),
         format!("etag         {}", row.etag),
     ];
-    let header = ["partition", "leader", "replicas", "start", "end", "bytes"];
+    let header = ["partition", "leader", "replicas", "start", "end", "bytes", "deleted"];
     format!("{}\n\n{}", facts.join("\n"), table(&header, row.partition_status.iter().map(PartitionRow::cells)))
 }
 

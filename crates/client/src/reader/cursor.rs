@@ -8,8 +8,13 @@
 //! The end is asked for once and kept, so that "everything up to now" means the same before and after
 //! the loss of a leader.
 
+use std::ops::Range;
+
 use quorate_model::Record;
 use quorate_proto::v1 as pb;
+
+use crate::error::{Cause, ClientError};
+use crate::wire::timestamp;
 
 /// Where reading starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +74,13 @@ pub(crate) struct Gap {
     pub(crate) got: u64,
 }
 
+impl Gap {
+    pub(crate) fn in_partition(self, partition: u32) -> ClientError {
+        let message = format!("partition {partition} continues at offset {} instead of {}", self.got, self.expected);
+        ClientError::new(Cause::Protocol, message)
+    }
+}
+
 impl Cursor {
     pub(crate) fn new(start: Start, stop_at_end: bool) -> Self {
         let survey = stop_at_end || matches!(start, Start::Latest | Start::Last(_));
@@ -119,10 +131,20 @@ impl Cursor {
     /// The records of a batch that are due, each with its offset. Batches are stored whole, so the first
     /// one may begin earlier than asked for; after a lost leader some come again.
     pub(crate) fn accept(&mut self, base_offset: u64, records: Vec<Record>) -> Result<Vec<(u64, Record)>, Gap> {
+        let batch_end = base_offset + records.len() as u64;
+        self.advance(base_offset..batch_end, records)
+    }
+
+    /// Records were deleted.
+    pub(crate) fn pass_over(&mut self, deleted: Range<u64>) -> Result<(), Gap> {
+        self.advance(deleted, Vec::new()).map(drop)
+    }
+
+    fn advance(&mut self, offsets: Range<u64>, records: Vec<Record>) -> Result<Vec<(u64, Record)>, Gap> {
+        let Range { start: base_offset, end: batch_end } = offsets;
         if self.phase != Phase::Reading {
             return Ok(Vec::new());
         }
-        let batch_end = base_offset + records.len() as u64;
         if let Some(next) = self.next {
             if batch_end <= next {
                 return Ok(Vec::new());
@@ -167,12 +189,6 @@ impl Cursor {
             }
         }
     }
-}
-
-fn timestamp(ms: u64) -> prost_types::Timestamp {
-    let seconds = i64::try_from(ms / 1000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(ms % 1000 * 1_000_000).unwrap_or_default();
-    prost_types::Timestamp { seconds, nanos }
 }
 
 #[cfg(test)]

@@ -188,6 +188,7 @@ impl Worker {
             // What a stream had under way when it was left is not wanted any more.
             StreamEvent::Content(id, _) | StreamEvent::Ended(id, _) if !self.streams.contains_key(&id) => Ok(()),
             StreamEvent::Content(id, Content::Batch(batch)) => self.take_batch(id, batch).await,
+            StreamEvent::Content(id, Content::Deleted(deleted)) => self.take_deleted(id, &deleted),
             StreamEvent::Content(id, Content::End(end)) => {
                 self.take_end(id, &end);
                 Ok(())
@@ -204,6 +205,15 @@ impl Worker {
         }
     }
 
+    fn take_deleted(&mut self, id: StreamId, deleted: &pb::read_response::Deleted) -> Result<(), ClientError> {
+        let of_stream = |slot: &&mut Slot| slot.stream == Some(id);
+        let Some(slot) = self.slots.get_mut(&deleted.partition).filter(of_stream) else { return Ok(()) };
+        match slot.cursor.pass_over(deleted.base_offset..deleted.end_offset) {
+            Ok(()) => Ok(()),
+            Err(gap) => self.read_again(id, deleted.partition, gap.in_partition(deleted.partition)),
+        }
+    }
+
     async fn take_batch(&mut self, id: StreamId, batch: pb::read_response::Batch) -> Result<(), ClientError> {
         let topic = &self.settings.topic;
         if batch.topic_id != topic.id.get() {
@@ -213,17 +223,11 @@ impl Worker {
         let (partition, bytes) = (batch.partition, batch.batch.len());
         let Some(slot) = self.slots.get_mut(&partition).filter(|slot| slot.stream == Some(id)) else { return Ok(()) };
         let accepted = decode(PartitionId::new(topic.id, partition), batch.batch).and_then(|records| {
-            slot.cursor.accept(batch.base_offset, records).map_err(|gap| {
-                let message =
-                    format!("partition {partition} continues at offset {} instead of {}", gap.got, gap.expected);
-                ClientError::new(Cause::Protocol, message)
-            })
+            slot.cursor.accept(batch.base_offset, records).map_err(|gap| gap.in_partition(partition))
         });
         let records = match accepted {
             Ok(records) => records,
-            // Reading again from the same offset repairs what went wrong on the way, and repeats what didn't.
-            Err(error) if slot.backoff.failures() < FAILURES_UNTIL_REFRESH => return self.retry_later(id, &error),
-            Err(error) => return Err(error),
+            Err(error) => return self.read_again(id, partition, error),
         };
         slot.failing = None;
         slot.backoff.reset();
@@ -302,6 +306,12 @@ impl Worker {
     }
 
     /// Leaves a stream; its partitions are asked for again after a pause each.
+    /// Reading again from the same offset repairs what went wrong on the way, and repeats what didn't.
+    fn read_again(&mut self, id: StreamId, partition: u32, error: ClientError) -> Result<(), ClientError> {
+        let failures = self.slots.get(&partition).map_or(0, |slot| slot.backoff.failures());
+        if failures < FAILURES_UNTIL_REFRESH { self.retry_later(id, &error) } else { Err(error) }
+    }
+
     fn retry_later(&mut self, id: StreamId, error: &ClientError) -> Result<(), ClientError> {
         let Some(stream) = self.streams.remove(&id) else { return Ok(()) };
         let lived = stream.opened_at.elapsed() > STREAM_LIFE_MIN;

@@ -11,6 +11,7 @@ pub use status::{SubscriptionNumbers, SubscriptionPartitionStatus};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use quorate_model::Executed;
 use quorate_proto::v1 as pb;
 use quorate_proto::v1::subscription_service_client::SubscriptionServiceClient;
@@ -195,6 +196,7 @@ impl Subscriptions {
             position: Some(to.to_wire()),
             partitions: Vec::new(),
             request_id: request_id(),
+            snapshot: Bytes::new(),
         })
         .await
     }
@@ -217,6 +219,38 @@ impl Subscriptions {
             position: None,
             partitions: partitions.collect(),
             request_id: request_id(),
+            snapshot: Bytes::new(),
+        })
+        .await
+    }
+
+    /// Where a subscription stands: what it has settled, with every acknowledgement that was confirmed before. At most
+    /// 3 MiB, for [`Subscriptions::restore`].
+    ///
+    /// # Errors
+    /// `SUBSCRIPTION_NOT_FOUND`; `SNAPSHOT_TOO_LARGE`; `NO_LEADER` while a partition has no leader.
+    pub async fn snapshot(&self, name: impl Into<String>) -> Result<Bytes, ClientError> {
+        let request = pb::SnapshotSubscriptionRequest { name: name.into() };
+        let response = call(self.client.router(), "SnapshotSubscription", |channel| {
+            let request = request.clone();
+            Box::pin(async move { SubscriptionServiceClient::new(channel).snapshot_subscription(request).await })
+        });
+        Ok(response.await.into_result()?.snapshot)
+    }
+
+    /// Takes a subscription back to a snapshot of it, or of another one of the same topic, as far as the log still
+    /// reaches. What was in flight then, or waited for its next attempt, is delivered. Otherwise as
+    /// [`Subscriptions::seek`].
+    ///
+    /// # Errors
+    /// As [`Subscriptions::seek`]; `INVALID_SNAPSHOT`.
+    pub async fn restore(&self, name: impl Into<String>, snapshot: Bytes) -> Result<BTreeMap<u32, u64>, ClientError> {
+        self.seek_to(pb::SeekSubscriptionRequest {
+            name: name.into(),
+            position: None,
+            partitions: Vec::new(),
+            request_id: request_id(),
+            snapshot,
         })
         .await
     }

@@ -3,6 +3,7 @@
 //! The Raft log is the message store, so the machine keeps no payload. It reads a batch's header, and its records only
 //! where the header says that some are delivered in an order of their own.
 
+mod deleted;
 mod lanes;
 mod producers;
 mod rejected;
@@ -13,6 +14,7 @@ pub mod subscription;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use deleted::{Deleted, DeletionRejected};
 pub use lanes::Lanes;
 pub use rejected::AppendRejected;
 pub use segment::IndexSegment;
@@ -29,9 +31,9 @@ use crate::reply::Reply;
 use crate::sabotage::{Bug, is_planted};
 use producers::{Producers, Verdict};
 use stretches::Times;
-use subscription::{SubscriptionChanged, SubscriptionRejected, Subscriptions};
+use subscription::{Lane, Place, SubscriptionChanged, SubscriptionRejected, Subscriptions};
 
-const CHECKPOINT_VERSION: u8 = 3;
+const CHECKPOINT_VERSION: u8 = 4;
 
 /// The answer to an append that stands in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +63,7 @@ pub struct PartitionMachine {
     open_times: Option<Times>,
     subscriptions: Subscriptions,
     lanes: Lanes,
+    deleted: Deleted,
 }
 
 impl PartitionMachine {
@@ -77,6 +80,7 @@ impl PartitionMachine {
             open_times: None,
             subscriptions: Subscriptions::default(),
             lanes: Lanes::default(),
+            deleted: Deleted::default(),
         }
     }
 
@@ -125,6 +129,11 @@ impl PartitionMachine {
         &self.lanes
     }
 
+    /// Messages that were deleted.
+    pub fn deleted(&self) -> &Deleted {
+        &self.deleted
+    }
+
     /// How many producers are remembered.
     pub fn producer_count(&self) -> usize {
         self.producers.len()
@@ -143,6 +152,7 @@ impl PartitionMachine {
                 let mut changes = self.skip(index);
                 if self.stretches.trim_to(offset) {
                     self.subscriptions.trim_to(self.log_start());
+                    self.deleted.trim_to(self.log_start());
                     let trimmed = self.lanes.trimmed(self.log_start(), self.stretches.released_ms());
                     changes.extend((!trimmed.is_empty()).then_some(Change::LanesTrimmed(trimmed)));
                 }
@@ -178,6 +188,18 @@ impl PartitionMachine {
                 let changes = self.skip(index);
                 let start = self.subscriptions.seek(subscription, request, to.max(self.log_start()));
                 Applied { reply: Reply::Seeked(start), changes, effects: Vec::new() }
+            }
+            PartitionCommand::Restore { subscription, request, snapshot } => {
+                let changes = self.skip(index);
+                let ends = self.lanes.ends().chain([(Lane::LOG, Place::at(self.next_offset))]).collect();
+                let log_start = self.log_start();
+                let start = self.subscriptions.restore(subscription, request, &snapshot, log_start, &ends);
+                Applied { reply: Reply::Seeked(start), changes, effects: Vec::new() }
+            }
+            PartitionCommand::Delete { ranges } => {
+                let changes = self.skip(index);
+                let outcome = self.deleted.delete(ranges, self.log_start()..self.next_offset);
+                Applied { reply: Reply::Deleted(outcome), changes, effects: Vec::new() }
             }
         }
     }

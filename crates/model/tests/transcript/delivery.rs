@@ -160,7 +160,8 @@ impl Leader {
                 Want::Lane { from, upto } => {
                     let some = upto.min(Place { offset: Offset::new(from.offset().get() + AT_A_TIME), ..from.place });
                     let some = if from.lane.delayed { upto } else { some };
-                    let candidates = self.candidates(from, some);
+                    let mut candidates = self.candidates(from, some);
+                    candidates.retain(|candidate| !partition.deleted().contains(candidate.place.offset));
                     self.dispatcher().offer(from.lane, from.place..some, &candidates);
                 }
                 Want::Key { key, from, upto } => {
@@ -174,6 +175,11 @@ impl Leader {
         }
         for Delivery { session, lease, position, attempt, error } in self.take(now_ms) {
             let offset = position.offset();
+            if partition.deleted().contains(offset) {
+                writeln!(out, "{offset} was deleted").unwrap();
+                self.dispatcher().discard(lease);
+                continue;
+            }
             self.leases.insert(offset, (lease, position));
             self.last.push((position, lease));
             let key = &self.messages[offset.get() as usize].key;

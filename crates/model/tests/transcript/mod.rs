@@ -7,6 +7,7 @@ mod subscriptions;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use quorate_model::partition::subscription::Snapshot;
 use quorate_model::{
     Applied, Change, Codec, Effect, IndexSegment, Machine, MachineKind, MetaCommand, MetaReply, NodeId, Offset,
     PartitionCommand, PartitionId, ProducerId, ProducerStamp, Record, RecordBatchBuilder, Reply, Retention, TopicId,
@@ -23,6 +24,7 @@ pub(crate) struct World {
     index: u64,
     segments: Vec<IndexSegment>,
     leader: Leader,
+    snapshot: Snapshot,
 }
 
 /// `word word key=value key=value`
@@ -63,6 +65,7 @@ impl World {
             index: 0,
             segments: Vec::new(),
             leader: Leader::default(),
+            snapshot: Snapshot::default(),
         }
     }
 
@@ -91,6 +94,21 @@ impl World {
                 let (subscription, to) = (SUBSCRIPTION, Offset::new(line.number("to").unwrap()));
                 let request = line.number("request").unwrap();
                 self.apply_partition(&PartitionCommand::Seek { subscription, request, to }.encode())
+            }
+            "delete-messages" => {
+                let offsets = line.words[1..].iter().map(|word| Offset::new(word.parse().unwrap()));
+                let ranges = offsets.map(|offset| offset..offset.next()).collect();
+                self.apply_partition(&PartitionCommand::Delete { ranges }.encode())
+            }
+            "snapshot" => {
+                let partition = self.partition.as_partition().unwrap();
+                self.snapshot = partition.subscriptions().get(SUBSCRIPTION).unwrap().snapshot();
+                "taken\n".to_owned()
+            }
+            "restore" => {
+                let (subscription, request) = (SUBSCRIPTION, line.number("request").unwrap());
+                let snapshot = self.snapshot.clone();
+                self.apply_partition(&PartitionCommand::Restore { subscription, request, snapshot }.encode())
             }
             "letters-sent" => {
                 let (subscription, next) = (SUBSCRIPTION, line.number("next").unwrap() as u32);
@@ -265,6 +283,8 @@ impl World {
             Reply::Released(time_ms) => format!("released to {time_ms} ms\n"),
             Reply::LogStart(offset) => format!("log starts at {offset}\n"),
             Reply::Seeked(offset) => format!("stands at {offset}\n"),
+            Reply::Deleted(Ok(count)) => format!("deleted {count}\n"),
+            Reply::Deleted(Err(rejected)) => format!("{rejected}\n"),
             Reply::Refused(why) => format!("refused: {why}\n"),
         };
         self.keep(&applied.changes, &mut out);

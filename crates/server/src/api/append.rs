@@ -24,9 +24,12 @@ pub(crate) fn command(front: &Front, batch: &RecordBatch) -> Bytes {
 pub(crate) fn appended(reply: Reply) -> Result<Appended, ApiError> {
     match reply {
         Reply::Partition(outcome) => outcome.map_err(ApiError::from),
-        Reply::Meta(_) | Reply::LogStart(_) | Reply::Subscription(_) | Reply::Released(_) | Reply::Seeked(_) => {
-            Err(ApiError::internal("the partition answered what it wasn't asked"))
-        }
+        Reply::Meta(_)
+        | Reply::LogStart(_)
+        | Reply::Subscription(_)
+        | Reply::Released(_)
+        | Reply::Deleted(_)
+        | Reply::Seeked(_) => Err(ApiError::internal("the partition answered what it wasn't asked")),
         Reply::Refused(why) => Err(ApiError::internal(format!("the partition can't read the command: {why}"))),
     }
 }

@@ -84,7 +84,7 @@ pub(crate) fn consistency(wire: i32) -> Result<Consistency, ApiError> {
 }
 
 /// Milliseconds since the epoch, rounded up: the first record that isn't earlier than the time.
-fn time_ms(time: Timestamp, reason: Reason, field: &str) -> Result<u64, ApiError> {
+pub(crate) fn time_ms(time: Timestamp, reason: Reason, field: &str) -> Result<u64, ApiError> {
     let malformed = || {
         let value = format!("{} s {} ns", time.seconds, time.nanos);
         let expected = "a time from 1970 on, with nanoseconds from 0 to 999999999";

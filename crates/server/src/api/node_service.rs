@@ -104,8 +104,12 @@ impl NodeQuestions {
         let group = self.led(request.group_id)?;
         let partition = PartitionId::new(TopicId::new(request.topic_id), request.partition);
         let (subscription, start) = (SubscriptionId::new(request.subscription_id), Offset::new(request.start_offset));
+        if request.snapshot {
+            let snapshot = self.front.dispatch.snapshot(&group, &partition.to_string(), subscription, start).await?;
+            return Ok(wire::GetSubscriptionStatusResponse { status: None, snapshot: snapshot.encode() });
+        }
         let status = self.front.dispatch.status(&group, partition, subscription, start).await;
-        Ok(wire::GetSubscriptionStatusResponse { status: Some(status) })
+        Ok(wire::GetSubscriptionStatusResponse { status: Some(status), snapshot: Default::default() })
     }
 
     async fn transfer(&self, request: wire::TransferLeaderRequest) -> Result<wire::TransferLeaderResponse, ApiError> {
@@ -213,6 +217,7 @@ pub(crate) fn offsets(group: &RaftGroup) -> wire::GetOffsetsResponse {
         log_start_offset: Offset::get(now.log_start),
         end_offset: Offset::get(now.end),
         bytes: now.bytes,
+        deleted: now.deleted,
     }
 }
 
@@ -232,6 +237,10 @@ fn led(front: &Front) -> wire::WatchLeadersResponse {
 fn content(fetched: Fetched) -> Content {
     match fetched {
         Fetched::End(end) => Content::EndOffset(end.get()),
+        Fetched::Deleted(range) => {
+            let (base_offset, end_offset) = (range.start.get(), range.end.get());
+            Content::Deleted(wire::FetchDeleted { base_offset, end_offset })
+        }
         Fetched::Batch(stored) => {
             Content::Batch(wire::FetchBatch { base_offset: stored.base_offset.get(), batch: stored.batch })
         }

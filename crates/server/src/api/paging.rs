@@ -20,14 +20,7 @@ pub(super) struct Paging<Name> {
 
 impl<Name: FromStr + Display + Ord> Paging<Name> {
     pub(super) fn of(page_size: u32, page_token: &str) -> Result<Self, ApiError> {
-        let size = match usize::try_from(page_size).unwrap_or(usize::MAX) {
-            0 => PAGE_SIZE_DEFAULT,
-            size if size <= PAGE_SIZE_MAX => size,
-            size => {
-                let expected = format!("1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}");
-                return Err(ApiError::invalid(Reason::InvalidArgument, "page_size", &size, &expected));
-            }
-        };
+        let size = size_of(page_size)?;
         let after = match page_token {
             "" => None,
             token => Some(name_in(token)?),
@@ -51,10 +44,24 @@ impl<Name: FromStr + Display + Ord> Paging<Name> {
     }
 }
 
+/// How many a page may have.
+pub(super) fn size_of(page_size: u32) -> Result<usize, ApiError> {
+    match usize::try_from(page_size).unwrap_or(usize::MAX) {
+        0 => Ok(PAGE_SIZE_DEFAULT),
+        size if size <= PAGE_SIZE_MAX => Ok(size),
+        size => {
+            let expected = format!("1 to {PAGE_SIZE_MAX}, or 0 for {PAGE_SIZE_DEFAULT}");
+            Err(ApiError::invalid(Reason::InvalidArgument, "page_size", &size, &expected))
+        }
+    }
+}
+
+pub(super) fn invalid_token(token: &str) -> ApiError {
+    let expected = "next_page_token of an earlier answer";
+    ApiError::invalid(Reason::InvalidPageToken, "page_token", token, expected)
+}
+
 fn name_in<Name: FromStr>(token: &str) -> Result<Name, ApiError> {
     let name = token.strip_prefix(TOKEN_PREFIX).and_then(|name| name.parse().ok());
-    name.ok_or_else(|| {
-        let expected = "next_page_token of an earlier answer";
-        ApiError::invalid(Reason::InvalidPageToken, "page_token", token, expected)
-    })
+    name.ok_or_else(|| invalid_token(token))
 }

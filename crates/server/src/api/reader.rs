@@ -1,20 +1,22 @@
 //! `ReaderService`: partitions' fetches, merged into one stream, as batches or as messages.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, SelectAll, StreamExt, TryStreamExt};
-use quorate_model::{Offset, PartitionId, Reason, RecordBatch, TopicName};
+use quorate_model::{Offset, PartitionId, Reason, TopicName};
 use quorate_proto::v1;
-use quorate_proto::v1::read_response::{Batch, Content, EndOfPartition, Messages};
+use quorate_proto::v1::read_response::{Batch, Content, Deleted, EndOfPartition, Messages};
 use quorate_proto::v1::reader_service_server::ReaderService;
 use quorate_storage::StoredBatch;
 use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::error::ApiError;
+use super::messages::records;
 use crate::deadline::Deadline;
-use crate::fetch::{Fetch, FetchOptions, Fetched, Start, corrupt};
+use crate::fetch::{Fetch, FetchOptions, Fetched, Start};
 use crate::front::{Front, Partition};
 use crate::limits::{PEER_QUESTIONS, READ_BYTES, READ_BYTES_MIN, READ_RESPONSE_BYTES};
 use crate::router::Routing;
@@ -119,6 +121,7 @@ fn as_batches(partition: &Partition, fetch: Fetch) -> Responses {
         .content
         .map_ok(move |fetched| match fetched {
             Fetched::End(end) => end_of(index, end),
+            Fetched::Deleted(range) => deleted(index, &range),
             Fetched::Batch(StoredBatch { base_offset, batch, .. }) => response(Content::Batch(Batch {
                 topic_id: topic.get(),
                 partition: index,
@@ -135,6 +138,7 @@ fn as_messages(partition: Partition, fetch: Fetch) -> Responses {
         .map_ok(move |fetched| {
             let responses = match fetched {
                 Fetched::End(end) => Ok(vec![end_of(partition.id.index, end)]),
+                Fetched::Deleted(range) => Ok(vec![deleted(partition.id.index, &range)]),
                 Fetched::Batch(stored) => messages(&partition, start, &stored),
             };
             stream::iter(match responses {
@@ -146,18 +150,12 @@ fn as_messages(partition: Partition, fetch: Fetch) -> Responses {
         .boxed()
 }
 
-/// A batch's messages from `start` on, in responses of bounded size. The checksum is verified once more: what
-/// leaves the broker as single messages has nothing left that a client could verify.
+/// A batch's messages from `start` on, in responses of bounded size.
 fn messages(partition: &Partition, start: Offset, stored: &StoredBatch) -> Result<Vec<v1::ReadResponse>, ApiError> {
-    let damaged = |error: quorate_model::BatchError| corrupt(stored.base_offset, &error.to_string());
-    let batch = RecordBatch::decode(stored.batch.clone(), partition.id).map_err(damaged)?;
     let mut responses = Vec::new();
     let mut open = Messages::default();
     let mut open_bytes = 0;
-    for (position, record) in (0_u64..).zip(batch.records().map_err(damaged)?) {
-        let Some(offset) = stored.base_offset.checked_add(position) else {
-            return Err(corrupt(stored.base_offset, "its offsets leave the number line"));
-        };
+    for (offset, record) in records(stored, partition.id)? {
         if offset < start {
             continue;
         }
@@ -176,6 +174,11 @@ fn messages(partition: &Partition, start: Offset, stored: &StoredBatch) -> Resul
 
 fn end_of(partition: u32, end: Offset) -> v1::ReadResponse {
     response(Content::End(EndOfPartition { partition, end_offset: end.get() }))
+}
+
+fn deleted(partition: u32, range: &Range<Offset>) -> v1::ReadResponse {
+    let (base_offset, end_offset) = (range.start.get(), range.end.get());
+    response(Content::Deleted(Deleted { partition, base_offset, end_offset }))
 }
 
 fn response(content: Content) -> v1::ReadResponse {

@@ -2,6 +2,7 @@
 //! begins is settled before there is one.
 
 mod seek;
+mod snapshot;
 mod status;
 
 use std::ops::Bound;
@@ -22,10 +23,9 @@ use super::error::ApiError;
 use super::paging::Paging;
 use super::test_filter::test_filter;
 use crate::deadline::Deadline;
-use crate::fetch::{Consistency, FetchOptions, Start};
+use crate::fetch::Start;
 use crate::front::{Front, Partition};
-use crate::limits::{PEER_QUESTIONS, READ_BYTES_MIN};
-use crate::router::Routing;
+use crate::limits::PEER_QUESTIONS;
 
 /// Serves owners of subscriptions.
 pub(crate) struct Subscriptions {
@@ -187,43 +187,10 @@ impl Subscriptions {
     /// lies beyond. A partition without a leader can't say, and a guess could lose messages.
     async fn starts(&self, topic: &TopicState, start: Start, deadline: Deadline) -> Result<Vec<Offset>, ApiError> {
         stream::iter(Partition::all(topic)?)
-            .map(|partition| async move { self.start_in(&partition, start, "start", deadline).await })
+            .map(|partition| async move { self.front.offset_in(&partition, start, "start", deadline).await })
             .buffered(PEER_QUESTIONS)
             .try_collect()
             .await
-    }
-
-    async fn start_in(
-        &self,
-        partition: &Partition,
-        start: Start,
-        field: &str,
-        deadline: Deadline,
-    ) -> Result<Offset, ApiError> {
-        let Start::Offset(offset) = start else { return self.offset_of(partition, start, deadline).await };
-        let log_start = self.offset_of(partition, Start::Earliest, deadline).await?;
-        let end = self.offset_of(partition, Start::Latest, deadline).await?;
-        if (log_start..=end).contains(&offset) {
-            return Ok(offset);
-        }
-        Err(ApiError::out_of_range(&partition.label(), offset, log_start, end)
-            .with("field", &format!("{field}.offset"))
-            .with("topic", &partition.topic)
-            .with("partition", &partition.id.index))
-    }
-
-    /// A position as an offset. A fetch says first where it starts, and here no more is asked of it.
-    async fn offset_of(&self, partition: &Partition, start: Start, deadline: Deadline) -> Result<Offset, ApiError> {
-        let options = FetchOptions {
-            start,
-            consistency: Consistency::Leader,
-            stop_at_end: true,
-            bytes_max: READ_BYTES_MIN,
-            reads: self.front.reads.clone(),
-            map: self.front.map.watch(),
-            draining: self.front.draining.clone(),
-        };
-        Ok(self.front.fetch(partition, Routing::Forward, deadline, &options).await?.start)
     }
 
     /// A subscription that was just made or changed, once this node's own map shows it: whoever asks here next finds it.
@@ -277,6 +244,13 @@ impl SubscriptionService for Subscriptions {
         request: Request<v1::SeekSubscriptionRequest>,
     ) -> Result<Response<v1::SeekSubscriptionResponse>, Status> {
         self.front.metrics.unary("SeekSubscription", self.seek(request)).await
+    }
+
+    async fn snapshot_subscription(
+        &self,
+        request: Request<v1::SnapshotSubscriptionRequest>,
+    ) -> Result<Response<v1::SnapshotSubscriptionResponse>, Status> {
+        self.front.metrics.unary("SnapshotSubscription", self.snapshot(request)).await
     }
 
     async fn test_filter(

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use quorate_model::{Offset, Reason, Record, RecordBatch, SubscriptionName, TopicName, TopicState};
+use quorate_model::{Offset, Reason, Record, SubscriptionName, TopicName, TopicState};
 use quorate_proto::v1;
 use quorate_proto::v1::test_filter_request::Source;
 
 use super::convert;
 use super::error::ApiError;
+use super::messages::records;
 use crate::deadline::Deadline;
-use crate::fetch::{Consistency, FetchOptions, Fetched, Start, corrupt};
+use crate::fetch::{Fetched, Start};
 use crate::filter::{Filter, Message};
 use crate::front::{Front, Partition};
-use crate::limits::{PEER_QUESTIONS, READ_BYTES_MIN, TEST_FILTER_DEFAULT, TEST_FILTER_MAX, TEST_FILTER_SHOWN};
+use crate::limits::{PEER_QUESTIONS, TEST_FILTER_DEFAULT, TEST_FILTER_MAX, TEST_FILTER_SHOWN};
 use crate::router::Routing;
 
 pub(super) async fn test_filter(
@@ -72,22 +73,12 @@ async fn try_on(
     last: u64,
     deadline: Deadline,
 ) -> Result<v1::TestFilterResponse, ApiError> {
-    let options = FetchOptions {
-        start: Start::Last(last),
-        consistency: Consistency::Leader,
-        stop_at_end: true,
-        bytes_max: READ_BYTES_MIN,
-        reads: front.reads.clone(),
-        map: front.map.watch(),
-        draining: front.draining.clone(),
-    };
+    let options = front.to_the_end(Start::Last(last));
     let mut fetch = front.fetch(partition, Routing::Forward, deadline, &options).await?;
     let mut tried = v1::TestFilterResponse::default();
-    while let Some(Fetched::Batch(stored)) = fetch.content.try_next().await? {
-        let damaged = |error: quorate_model::BatchError| corrupt(stored.base_offset, &error.to_string());
-        let batch = RecordBatch::decode(stored.batch.clone(), partition.id).map_err(damaged)?;
-        let offsets = (stored.base_offset.get()..).map(Offset::new);
-        for (offset, record) in offsets.zip(batch.records().map_err(damaged)?) {
+    while let Some(fetched) = fetch.content.try_next().await? {
+        let Fetched::Batch(stored) = fetched else { continue };
+        for (offset, record) in records(&stored, partition.id)? {
             if offset >= fetch.start {
                 tokio::task::consume_budget().await;
                 try_one(&mut tried, partition, filter, offset, record);

@@ -213,6 +213,7 @@ impl Topics {
             end_offset: known.end_offset,
             bytes: known.bytes,
             unavailable: offsets.is_err(),
+            deleted_messages: known.deleted,
         }
     }
 

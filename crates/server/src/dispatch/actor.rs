@@ -297,6 +297,10 @@ impl Desk {
             if delivery.position.offset() < self.progress.borrow().log_start {
                 continue;
             }
+            if self.group.is_deleted(delivery.position.offset()) {
+                self.dispatcher.discard(delivery.lease);
+                continue;
+            }
             let record = self.records.record(delivery.position.offset()).await.map_err(End::Read)?;
             by_session.entry(session).or_default().push(self.wire(delivery, record));
         }

@@ -36,7 +36,8 @@ impl Records {
     }
 
     /// The messages of the log's own lane from an offset on, some of them, and the offset after the last that was read. None
-    /// if the log ends there. With a filter, those that it wants of so many as it may be asked about at a time.
+    /// if the log ends there. Filtered, without those that were deleted or that the filter doesn't want, of so many as it may
+    /// be asked about at a time.
     pub(super) async fn candidates(
         &mut self,
         from: Offset,
@@ -51,7 +52,8 @@ impl Records {
             for (offset, record) in batch.numbered().filter(|(offset, _)| *offset >= from).take(room) {
                 room -= 1;
                 end = offset.next();
-                if Lane::of(record).is_none() && is_wanted(&mut filtering, offset, record).await {
+                let passed_over = filtering.is_some() && self.group.is_deleted(offset);
+                if Lane::of(record).is_none() && !passed_over && is_wanted(&mut filtering, offset, record).await {
                     candidates.push(candidate(Place::at(offset), record));
                 }
             }
@@ -81,7 +83,8 @@ impl Records {
             if place.offset >= kept.end {
                 return Ok((place, candidates));
             }
-            if place.offset >= kept.start {
+            let passed_over = filtering.is_some() && self.group.is_deleted(place.offset);
+            if place.offset >= kept.start && !passed_over {
                 let record = self.record(place.offset).await?;
                 if is_wanted(&mut filtering, place.offset, &record).await {
                     candidates.push(candidate(place, &record));

@@ -4,13 +4,14 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use quorate_consensus::RaftGroup;
-use quorate_model::partition::subscription::SubscriptionState;
 use quorate_model::partition::subscription::deliver::Gauges;
+use quorate_model::partition::subscription::{Snapshot, SubscriptionState};
 use quorate_model::{GroupId, Offset, PartitionId, SubscriptionId};
 use quorate_proto::v1;
 
 use super::Dispatch;
 use super::records::Records;
+use crate::api::error::ApiError;
 use crate::limits::OLDEST_REMEMBERED;
 
 impl Dispatch {
@@ -26,8 +27,8 @@ impl Dispatch {
         let standing = group.look(|machine| {
             let log = machine.log_start()..machine.next_offset();
             match machine.subscriptions().get(subscription) {
-                Some(state) => state.standing(log, now_ms),
-                None => SubscriptionState::new(start).standing(log, now_ms),
+                Some(state) => state.standing(log, machine.deleted(), now_ms),
+                None => SubscriptionState::new(start).standing(log, machine.deleted(), now_ms),
             }
         });
         let standing = standing.unwrap_or_default();
@@ -53,6 +54,22 @@ impl Dispatch {
             subscribers: u32::try_from(gauges.sessions).unwrap_or(u32::MAX),
             attempts: attempts.map(|(attempts_max, messages)| v1::AttemptsBucket { attempts_max, messages }).collect(),
         }
+    }
+
+    /// Where a subscription stands, with everything that was confirmed before.
+    pub(crate) async fn snapshot(
+        &self,
+        group: &RaftGroup,
+        what: &str,
+        subscription: SubscriptionId,
+        start: Offset,
+    ) -> Result<Snapshot, ApiError> {
+        group.read_barrier().await.map_err(|error| ApiError::from_barrier(error, what))?;
+        let snapshot = group.look(|machine| match machine.subscriptions().get(subscription) {
+            Some(state) => state.snapshot(),
+            None => SubscriptionState::new(start).snapshot(),
+        });
+        snapshot.ok_or_else(ApiError::out_of_turn)
     }
 
     /// What the actor of a subscription has in hand; `None` if there is no actor.

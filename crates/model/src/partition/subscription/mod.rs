@@ -8,6 +8,7 @@ mod dead_letters;
 pub mod deliver;
 mod place;
 mod settled;
+mod snapshot;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub use dead_letters::{DeadLetter, Outbox};
 pub use place::{Lane, Place, Position};
 pub use settled::Settled;
+pub use snapshot::{Snapshot, SubscriptionSnapshot};
 pub use standing::{ATTEMPTS_BUCKETS, Standing};
 
 use crate::ids::{Offset, SubscriptionId};
@@ -198,6 +200,27 @@ impl Subscriptions {
             self.seeks += 1;
         }
         state.start
+    }
+
+    /// Takes one back to a snapshot, as far as the log still reaches; where it stands then.
+    pub(super) fn restore(
+        &mut self,
+        subscription: SubscriptionId,
+        request: u64,
+        snapshot: &Snapshot,
+        log_start: Offset,
+        ends: &BTreeMap<Lane, Place>,
+    ) -> Offset {
+        let seeks = self.seeks;
+        let start = self.seek(subscription, request, snapshot.start().max(log_start));
+        if self.seeks > seeks
+            && let Some(state) = self.states.get_mut(&subscription)
+        {
+            for (lane, places) in snapshot.settled(ends) {
+                state.lanes.entry(lane).or_default().insert(places);
+            }
+        }
+        start
     }
 
     /// Forgets what is settled. For a planted bug only.

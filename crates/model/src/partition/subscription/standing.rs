@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::{Lane, Place, SubscriptionState, Tally};
 use crate::ids::Offset;
+use crate::partition::Deleted;
 
 /// Upper bounds of the buckets in [`Standing::attempts`]; what was tried more often is in the last one.
 pub const ATTEMPTS_BUCKETS: [u32; 8] = [1, 2, 5, 10, 20, 50, 100, u32::MAX];
@@ -27,16 +28,18 @@ pub struct Standing {
 }
 
 impl SubscriptionState {
-    /// Its numbers, in a partition whose log reaches from `log.start` to `log.end`.
-    pub fn standing(&self, log: Range<Offset>, now_ms: u64) -> Standing {
+    /// Its numbers, in a partition whose log reaches from `log.start` to `log.end`, without what was deleted.
+    pub fn standing(&self, log: Range<Offset>, deleted: &Deleted, now_ms: u64) -> Standing {
         let from = log.start.max(self.start);
         let mut standing =
             Standing { dead_letters_waiting: self.outbox.len() as u64, tally: self.tally, ..Standing::default() };
         let none = super::Settled::default();
         let settled = self.lanes.get(&Lane::LOG).unwrap_or(&none);
         for gap in settled.gaps(Place::at(from)..Place::at(log.end)) {
-            standing.backlog += gap.end.offset.checked_since(gap.start.offset).unwrap_or_default();
-            standing.oldest.get_or_insert(gap.start.offset);
+            for kept in deleted.kept(gap.start.offset..gap.end.offset) {
+                standing.backlog += kept.end.checked_since(kept.start).unwrap_or_default();
+                standing.oldest.get_or_insert(kept.start);
+            }
         }
         for retry in self.retries.values() {
             standing.delayed += u64::from(retry.due_ms > now_ms);
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn what_is_not_settled_is_counted_wherever_it_waits() {
-        let standing = state().standing(log(0, 10), 10);
+        let standing = state().standing(log(0, 10), &Deleted::default(), 10);
         let expected = Standing {
             backlog: 5,
             oldest: Some(Offset::new(4)),
@@ -104,9 +107,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_deleted_does_not_count() {
+        let mut deleted = Deleted::default();
+        assert_eq!(deleted.delete([Offset::new(3)..Offset::new(5), Offset::new(8)..Offset::new(9)], log(0, 10)), Ok(3));
+        let standing = state().standing(log(0, 10), &deleted, 0);
+        assert_eq!((standing.backlog, standing.oldest), (3, Some(Offset::new(6))));
+    }
+
+    #[test]
     fn only_what_the_log_holds_counts() {
         let backlog = |log: Range<Offset>| {
-            let standing = state().standing(log, 0);
+            let standing = state().standing(log, &Deleted::default(), 0);
             (standing.backlog, standing.oldest.map(Offset::get))
         };
         assert_eq!(backlog(log(0, 4)), (0, None), "all is settled");

@@ -1,7 +1,5 @@
 //! Moves a subscription: a command to each of its partitions.
 
-use std::collections::BTreeMap;
-
 use futures::stream::{self, StreamExt, TryStreamExt};
 use quorate_model::limits::REQUEST_ID_BYTES_MAX;
 use quorate_model::{Executed, Offset, PartitionCommand, Reason, Reply, SubscriptionName};
@@ -10,10 +8,10 @@ use tonic::Request;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Subscriptions;
-use crate::api::convert;
+use super::snapshot::restores;
 use crate::api::error::ApiError;
+use crate::api::positions::{start, targets};
 use crate::deadline::Deadline;
-use crate::fetch::Start;
 use crate::front::Partition;
 use crate::limits::PEER_QUESTIONS;
 use crate::router::Routing;
@@ -25,23 +23,27 @@ impl Subscriptions {
         request: Request<v1::SeekSubscriptionRequest>,
     ) -> Result<v1::SeekSubscriptionResponse, ApiError> {
         let deadline = self.begin(&request)?;
-        let v1::SeekSubscriptionRequest { name, position, partitions, request_id } = request.into_inner();
+        let v1::SeekSubscriptionRequest { name, position, partitions, request_id, snapshot } = request.into_inner();
         let name = SubscriptionName::parse(&name)?;
-        let number = number(&request_id)?;
-        let subscription = self.front.subscription(name.as_str()).await?;
-        let all = self.partitions(&subscription).await?;
-        let targets: Vec<(Partition, Offset)> = stream::iter(targets(all, position, partitions)?)
-            .map(|(partition, start)| async move {
-                let to = self.start_in(&partition, start, "position", deadline).await?;
-                Ok::<_, ApiError>((partition, to))
-            })
-            .buffered(PEER_QUESTIONS)
-            .try_collect()
-            .await?;
-        let id = subscription.id;
-        let moved: Vec<(u32, Result<Offset, ApiError>)> = stream::iter(targets)
-            .map(|(partition, to)| async move {
-                let command = PartitionCommand::Seek { subscription: id, request: number, to };
+        let request = number(&request_id)?;
+        let info = self.front.subscription(name.as_str()).await?;
+        let (all, subscription) = (self.partitions(&info).await?, info.id);
+        let commands = if snapshot.is_empty() {
+            let whole = position.map(|position| start(position, "position")).transpose()?;
+            let targets = targets(all, whole, partitions, ("position", "partitions"))?;
+            let targets = stream::iter(targets).map(|(partition, start)| async move {
+                let to = self.front.offset_in(&partition, start, "position", deadline).await?;
+                Ok::<_, ApiError>((partition, PartitionCommand::Seek { subscription, request, to }))
+            });
+            targets.buffered(PEER_QUESTIONS).try_collect().await?
+        } else if position.is_some() || !partitions.is_empty() {
+            let expected = "either a snapshot, or position and partitions";
+            return Err(ApiError::invalid(Reason::InvalidArgument, "snapshot", &"<bytes>", expected));
+        } else {
+            restores(all, subscription, request, &snapshot)?
+        };
+        let moved: Vec<(u32, Result<Offset, ApiError>)> = stream::iter(commands)
+            .map(|(partition, command)| async move {
                 (partition.id.index, self.move_in(&partition, &command, deadline).await)
             })
             .buffered(PEER_QUESTIONS)
@@ -63,49 +65,6 @@ impl Subscriptions {
             other => Err(ApiError::internal(format!("{} answered a seek with {other:?}", partition.label()))),
         }
     }
-}
-
-/// Where each partition goes that is to be moved.
-fn targets(
-    all: Vec<Partition>,
-    position: Option<v1::Position>,
-    partitions: Vec<v1::PartitionPosition>,
-) -> Result<Vec<(Partition, Start)>, ApiError> {
-    let whole = position.map(|position| start(position, "position")).transpose()?;
-    let needed = || whole.ok_or_else(|| ApiError::missing("position"));
-    if partitions.is_empty() {
-        let start = needed()?;
-        return Ok(all.into_iter().map(|partition| (partition, start)).collect());
-    }
-    let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    let topic = all.first().map(|partition| partition.topic.to_string()).unwrap_or_default();
-    let mut by_index: BTreeMap<u32, Partition> =
-        all.into_iter().map(|partition| (partition.id.index, partition)).collect();
-    let mut targets = Vec::with_capacity(partitions.len());
-    for v1::PartitionPosition { partition: index, start: own } in partitions {
-        if index >= count {
-            return Err(ApiError::partition_not_found(&topic, index, count));
-        }
-        let partition = by_index.remove(&index).ok_or_else(|| {
-            let expected = "each partition once";
-            ApiError::invalid(Reason::InvalidArgument, "partitions.partition", &index, expected)
-        })?;
-        let start = match own {
-            Some(own) => start(own, "partitions.start")?,
-            None => needed()?,
-        };
-        targets.push((partition, start));
-    }
-    Ok(targets)
-}
-
-/// A position of a kind that this version doesn't know looks empty: nothing must be moved elsewhere than was meant.
-fn start(position: v1::Position, field: &str) -> Result<Start, ApiError> {
-    if position.position.is_none() {
-        let expected = "an offset, a time, earliest, latest or last";
-        return Err(ApiError::invalid(Reason::InvalidPosition, field, "", expected));
-    }
-    convert::start(Some(position), field)
 }
 
 /// By which partitions know a request that comes again. One without an id is another every time.

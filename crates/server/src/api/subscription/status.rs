@@ -44,14 +44,7 @@ impl Subscriptions {
                     Ok(self.front.dispatch.status(&group, partition.id, subscription.id, start).await)
                 }
                 Leader::Remote(leader, mut client) => {
-                    let request = wire::GetSubscriptionStatusRequest {
-                        group_id: partition.group.get(),
-                        topic_id: partition.id.topic.get(),
-                        partition: partition.id.index,
-                        subscription_id: subscription.id.get(),
-                        start_offset: start.get(),
-                    };
-                    let answered = client.get_subscription_status(request).await;
+                    let answered = client.get_subscription_status(question(partition, subscription, false)).await;
                     let response = answered.map_err(|status| ApiError::from_peer(leader.node, &status))?.into_inner();
                     // Only a leader answers, so that a guess is now knowledge.
                     self.front.router.leaders().heard(partition.group, leader);
@@ -65,5 +58,21 @@ impl Subscriptions {
             unavailable: true,
             ..Default::default()
         })
+    }
+}
+
+/// Asks the leader of a partition for numbers, or for a snapshot.
+pub(super) fn question(
+    partition: &Partition,
+    subscription: &SubscriptionInfo,
+    snapshot: bool,
+) -> wire::GetSubscriptionStatusRequest {
+    wire::GetSubscriptionStatusRequest {
+        group_id: partition.group.get(),
+        topic_id: partition.id.topic.get(),
+        partition: partition.id.index,
+        subscription_id: subscription.id.get(),
+        start_offset: subscription.start_of(partition.id.index).get(),
+        snapshot,
     }
 }

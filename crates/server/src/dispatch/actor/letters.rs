@@ -42,6 +42,8 @@ impl Desk {
             let (partition, offset) = (self.partition.label(), letter.offset);
             warn!(partition, %subscription, %offset, "retention removed a dead letter before it was published");
             None
+        } else if self.group.is_deleted(letter.offset) {
+            None
         } else {
             let record = self.records.record(letter.offset).await.map_err(End::Read)?;
             Some(append(topic, &self.partition, info, (number, &letter), record)?)
@@ -72,7 +74,7 @@ impl Desk {
 struct Letter {
     group: RaftGroup,
     router: Router,
-    /// Where it goes, and the command that appends it there; `None` if retention has removed it.
+    /// Where it goes, and the command that appends it there; `None` if it isn't there any more.
     append: Option<(Partition, Bytes)>,
     subscription: SubscriptionId,
     number: u32,

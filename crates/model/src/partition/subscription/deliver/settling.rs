@@ -23,14 +23,26 @@ impl Dispatcher {
             },
             None => return self.answer(waiter, Outcome::LeaseLost),
         };
+        self.done_with(position, key);
+        self.pending.acknowledged += 1;
+        self.answer_when_certain(waiter, Outcome::Done);
+    }
+
+    /// What was to be delivered isn't there any more: the message was deleted.
+    pub fn discard(&mut self, lease: LeaseId) {
+        if let Some(Lease { position, key, .. }) = self.take_back(lease) {
+            self.done_with(position, key);
+            self.pending.urgent = true;
+        }
+    }
+
+    fn done_with(&mut self, position: Position, key: Option<KeyHash>) {
         self.came_back.remove(&position);
         self.retries.remove(&position);
         let Position { lane, place } = position;
         self.settled.entry(lane).or_default().insert(place..place.next());
         self.pending.settle(lane, place..place.next());
-        self.pending.acknowledged += 1;
         self.pending.then.freed.extend(key.map(|key| (key, position)));
-        self.answer_when_certain(waiter, Outcome::Done);
     }
 
     /// A message is returned. `chance` is a random number, for the retry policy.
