@@ -69,6 +69,48 @@ fn a_subscription_shows_its_numbers_and_is_moved() {
     refuse(&["--to", "tomorrow"], 2, &["--to", "earliest"]);
     refuse(&["--to", "4"], 1, &["OFFSET_OUT_OF_RANGE", "tea/0", "0 to 3"]);
     refuse(&["--to", "0", "--partition", "1"], 1, &["PARTITION_NOT_FOUND"]);
+
+    // Where it stood once, in a file.
+    let kept = tempfile::NamedTempFile::new().unwrap();
+    let file = kept.path().to_str().unwrap();
+    cluster.run(&["subscription", "seek", "waiters", "--to", "1"]).ok();
+    cluster.run(&["subscription", "snapshot", "waiters", "--file", file]).ok();
+    cluster.run(&["subscription", "seek", "waiters", "--to", "latest"]).ok();
+    cluster.run(&["subscription", "seek", "waiters", "--to-snapshot", file]).ok();
+    assert_eq!(status(&cluster)["backlog_messages"], 2);
+    refuse(&["--to-snapshot", file, "--to", "0"], 2, &["--to-snapshot"]);
+    refuse(&["--to-snapshot", "/nowhere"], 1, &["/nowhere"]);
+    std::fs::write(file, "something else").unwrap();
+    refuse(&["--to-snapshot", file], 1, &["INVALID_SNAPSHOT"]);
+}
+
+#[test]
+fn messages_are_looked_up_listed_and_deleted() {
+    let cluster = prepare();
+    let list = |flags: &[&str]| cluster.run(&[&["message", "ls", "tea", "-o", "json"], flags].concat()).ok().objects();
+    assert_eq!(data(&list(&["--count", "2"])), ["one", "two"]);
+    assert_eq!(data(&list(&["--filter", r#"attributes["kind"] == "green" && offset > 0"#])), ["two", "three"]);
+    assert_eq!(data(&list(&["--key", "pot"])), [""; 0]);
+    assert_eq!(data(&list(&["--from", "2", "--key", "cup"])), ["three"]);
+    assert_eq!(data(&list(&["--before", "2020-01-01T00:00:00Z"])), [""; 0]);
+    let ids: Vec<String> = list(&[]).iter().map(|it| it["message_id"].as_str().unwrap().to_owned()).collect();
+    let get = |id: &str| cluster.run(&["message", "get", id, "-o", "json"]);
+    assert_eq!(get(&ids[1]).ok().object(), list(&["--from", "1"])[0]);
+    let done = cluster.run(&["message", "delete", &ids[1], &ids[1], "-o", "json"]).ok().object();
+    assert_eq!((&done["deleted"], &done["absent"]), (&1.into(), &1.into()));
+    get(&ids[1]).fails(1, &["MESSAGE_NOT_FOUND", &ids[1]]);
+    assert_eq!(data(&list(&[])), ["one", "three"]);
+    assert_eq!(data(&read(&cluster, "tea")), ["one", "three"]);
+    assert_eq!(cluster.run(&["sub", "waiters", "--count", "2", "-o", "raw"]).ok().text(), "one\nthree\n");
+    let shown = cluster.run(&["topic", "get", "tea", "-o", "json"]).ok().object();
+    assert_eq!(shown["partition_status"][0]["deleted_messages"], 1);
+    cluster.run(&["message", "purge", "tea", "--before", "2"]).ok();
+    assert_eq!(data(&read(&cluster, "tea")), ["three"]);
+    get("0u").fails(1, &["message_id", "0u"]);
+    cluster.run(&["message", "delete"]).fails(2, &["MESSAGE_IDS"]);
+    cluster.run(&["message", "purge", "tea"]).fails(2, &["--before"]);
+    cluster.run(&["message", "ls", "nowhere"]).fails(1, &["TOPIC_NOT_FOUND", "nowhere"]);
+    cluster.run(&["message", "ls", "tea", "--before", "later"]).fails(2, &["--before"]);
 }
 
 #[test]
@@ -107,6 +149,12 @@ fn dead_letters_are_listed_shown_and_published_again() {
     assert!(done.contains("1 dead letters of dregs redriven: 1 to tea"), "{done}");
     cluster.run(&["dlq", "redrive", "nowhere"]).fails(1, &["TOPIC_NOT_FOUND", "nowhere"]);
     cluster.run(&["dlq", "redrive", "dregs", "--rate", "0"]).fails(2, &["--rate"]);
+
+    // Nobody's messages but dead letters.
+    cluster.run(&["dlq", "purge", "tea"]).fails(1, &["tea", "message purge"]);
+    let done = cluster.run(&["dlq", "purge", "dregs", "-o", "json"]).ok().object();
+    assert_eq!(done["deleted"], 4);
+    assert_eq!((data(&read(&cluster, "dregs")), &row()["dead_letters"]), (Vec::new(), &0.into()));
 }
 
 #[test]

@@ -99,6 +99,13 @@ impl SubscriptionService for Node {
         Ok(Response::new(pb::SeekSubscriptionResponse { partitions: seeked.collect() }))
     }
 
+    async fn snapshot_subscription(
+        &self,
+        _: Request<pb::SnapshotSubscriptionRequest>,
+    ) -> Result<Response<pb::SnapshotSubscriptionResponse>, Status> {
+        Ok(Response::new(pb::SnapshotSubscriptionResponse::default()))
+    }
+
     async fn test_filter(&self, _: Request<pb::TestFilterRequest>) -> Result<Response<pb::TestFilterResponse>, Status> {
         Ok(Response::new(pb::TestFilterResponse::default()))
     }
