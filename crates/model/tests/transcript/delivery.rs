@@ -151,6 +151,7 @@ impl Leader {
         let now_ms = self.now_s * 1_000;
         self.last.clear();
         let mut out = String::new();
+        self.dispatcher().trim_to(partition.log_start());
         self.dispatcher().set_end(Lane::LOG, Place::at(partition.next_offset()));
         partition.lanes().ends().for_each(|(lane, end)| self.dispatcher().set_end(lane, end));
         while let Some(want) = self.dispatcher().wants() {
