@@ -245,9 +245,9 @@ impl Reference {
         self.is_proposed = true;
     }
 
-    /// Whether all that was decided is certain.
-    pub(crate) fn is_all_certain(&self) -> bool {
-        self.live().all(|message| message.now == message.certain)
+    /// Whether all that was decided is certain. What was acknowledged after it expired may have been passed over before.
+    pub(crate) fn is_all_certain(&self, now_ms: u64) -> bool {
+        self.live().all(|message| message.now == message.certain || message.has_expired(now_ms))
     }
 
     pub(crate) fn committed(&mut self) {

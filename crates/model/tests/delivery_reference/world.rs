@@ -266,7 +266,7 @@ impl World {
                 self.reference.proposed();
                 self.proposed = Some(PartitionCommand::Settle(settlement));
             }
-            None => assert!(self.reference.is_all_certain(), "something was forgotten"),
+            None => assert!(self.reference.is_all_certain(self.now_ms), "something was forgotten"),
         }
     }
 
