@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, LeaseId, Outcome, Parcel, Return, Rules, SessionId,
-    WaiterId, Want,
+    Answer, Bounds, Candidate, Credits, Delivery, Dispatcher, KeyBounds, LeaseId, Outcome, Parcel, Return, Rules,
+    SessionId, WaiterId, Want,
 };
 use quorate_model::partition::subscription::{
     KeyHash, Lane, Place, Position, Settled, SubscriptionChanged, SubscriptionRejected, SubscriptionState,
@@ -151,6 +151,7 @@ impl Leader {
         let now_ms = self.now_s * 1_000;
         self.last.clear();
         let mut out = String::new();
+        self.dispatcher().trim_to(partition.log_start());
         self.dispatcher().set_end(Lane::LOG, Place::at(partition.next_offset()));
         partition.lanes().ends().for_each(|(lane, end)| self.dispatcher().set_end(lane, end));
         while let Some(want) = self.dispatcher().wants() {
@@ -279,6 +280,11 @@ fn bounds(line: &Line<'_>) -> Bounds {
         intervals: bound("intervals"),
         read_ahead: bound("read_ahead"),
         dead_letters: bound("dead_letters"),
+        keys: KeyBounds {
+            line: line.number("line").map_or(KeyBounds::LIMITS.line, |most| most as usize),
+            lines_total: line.number("lines_total").map_or(KeyBounds::LIMITS.lines_total, |most| most as usize),
+            batch: line.number("batch").map_or(KeyBounds::LIMITS.batch, |most| most as usize),
+        },
     }
 }
 

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use quorate_consensus::{Env, Leadership, Progress, ProposeError, RaftGroup};
 use quorate_model::partition::subscription::SubscriptionRejected;
 use quorate_model::partition::subscription::deliver::{
-    Answer, Bounds, Credits, Delivery, Dispatcher, Gauges, LeaseId, Outcome, Rules, SessionId, WaiterId,
+    Answer, Bounds, Credits, Delivery, Dispatcher, Gauges, KeyBounds, LeaseId, Outcome, Rules, SessionId, WaiterId,
 };
 use quorate_model::{AckId, ClusterMap, Offset, PartitionCommand, Record, Reply, SubscriptionId, SubscriptionInfo};
 use quorate_proto::v1;
@@ -42,6 +42,7 @@ const BOUNDS: Bounds = Bounds {
     intervals: DISPATCH_INTERVALS,
     read_ahead: DISPATCH_READ_AHEAD,
     dead_letters: DISPATCH_DEAD_LETTERS,
+    keys: KeyBounds::LIMITS,
 };
 
 /// What an actor is made of.
@@ -208,6 +209,7 @@ impl Desk {
     async fn turn(&mut self) -> Result<(), End> {
         self.follow_seeks()?;
         let now_ms = self.clock.now_ms();
+        self.count_dead_letters();
         self.dispatcher.expire(now_ms, || fastrand::u64(..));
         self.follow_lanes().await?;
         let more = self.read_ahead().await?;

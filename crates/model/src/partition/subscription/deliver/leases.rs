@@ -43,6 +43,11 @@ impl Leases {
         self.by_position.get(&position).copied()
     }
 
+    /// Messages that are in flight.
+    pub(super) fn positions(&self) -> impl Iterator<Item = &Position> {
+        self.by_position.keys()
+    }
+
     pub(super) fn insert(&mut self, lease: Lease) -> LeaseId {
         let id = self.next;
         self.next = LeaseId(id.0 + 1);

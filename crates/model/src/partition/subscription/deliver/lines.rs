@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{KeyHash, Lane, Parcel, Place, Position, SessionId};
-use crate::limits::{KEY_LINE_MAX, KEY_LINES_TOTAL_MAX};
+use super::{KeyBounds, KeyHash, Lane, Parcel, Place, Position, SessionId};
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Lines {
+    bounds: KeyBounds,
     lines: BTreeMap<KeyHash, Line>,
     /// Messages that wait, over all keys.
     waiting: usize,
@@ -31,6 +31,10 @@ struct Line {
 }
 
 impl Lines {
+    pub(super) fn new(bounds: KeyBounds) -> Self {
+        Self { bounds, lines: BTreeMap::new(), waiting: 0, short: BTreeSet::new() }
+    }
+
     /// Whether nothing is known of the key, so that whoever comes is next.
     pub(super) fn is_unknown(&self, key: KeyHash) -> bool {
         !self.lines.contains_key(&key)
@@ -42,8 +46,8 @@ impl Lines {
     }
 
     /// Who may have the key's next message although others are out: whoever got those in the same round.
-    pub(super) fn batch(&self, key: KeyHash, round: u64, most: usize) -> Option<SessionId> {
-        let line = self.lines.get(&key).filter(|line| line.out.len() < most)?;
+    pub(super) fn batch(&self, key: KeyHash, round: u64) -> Option<SessionId> {
+        let line = self.lines.get(&key).filter(|line| line.out.len() < self.bounds.batch)?;
         line.batch.filter(|(_, of)| *of == round).map(|(session, _)| session)
     }
 
@@ -61,19 +65,23 @@ impl Lines {
         }
     }
 
-    /// Messages of the key that are out behind `position`.
-    pub(super) fn out_behind(&self, key: KeyHash, position: Position) -> Vec<Position> {
-        let line = self.lines.get(&key);
-        line.map(|line| line.out.range(position..).skip(1).copied().collect()).unwrap_or_default()
+    /// Whether this message of the key is out.
+    pub(super) fn is_out(&self, key: KeyHash, position: Position) -> bool {
+        self.lines.get(&key).is_some_and(|line| line.out.contains(&position))
+    }
+
+    /// Messages of the key that are out.
+    pub(super) fn out(&self, key: KeyHash) -> Vec<Position> {
+        self.lines.get(&key).map(|line| line.out.iter().copied().collect()).unwrap_or_default()
     }
 
     /// A message gets into line, if there is room; else it is found in the log later.
     pub(super) fn wait(&mut self, key: KeyHash, position: Position, parcel: Parcel) {
-        let line = self.lines.entry(key).or_default();
-        if line.behind.get(&position.lane).is_some_and(|behind| position.place >= *behind) {
+        if self.is_forgotten(key, position) {
             return;
         }
-        let most = if self.waiting < KEY_LINES_TOTAL_MAX { KEY_LINE_MAX } else { 1 };
+        let line = self.lines.entry(key).or_default();
+        let most = if self.waiting < self.bounds.lines_total { self.bounds.line } else { 1 };
         self.waiting += usize::from(line.waiting.insert(position, parcel).is_none());
         if line.waiting.len() > most
             && let Some((last, _)) = line.waiting.pop_last()
@@ -103,18 +111,30 @@ impl Lines {
         next
     }
 
-    /// Where the log is to be read again, and for which key.
-    pub(super) fn wanted(&self) -> Option<(KeyHash, Position)> {
-        let key = self.short.first()?;
-        let (lane, place) = self.lines.get(key)?.behind.first_key_value()?;
-        Some((*key, Position { lane: *lane, place: *place }))
+    /// Where the log is to be read again, and for which key, if that may be.
+    pub(super) fn wanted(&self, may_be: impl Fn(KeyHash, Lane) -> bool) -> Option<(KeyHash, Position)> {
+        self.short.iter().find_map(|key| {
+            let mut behind = self.lines.get(key)?.behind.iter().rev();
+            let (lane, place) = behind.find(|(lane, _)| may_be(*key, **lane))?;
+            Some((*key, Position { lane: *lane, place: *place }))
+        })
+    }
+
+    /// Whether a message of the key is among those that wait in the log.
+    pub(super) fn is_forgotten(&self, key: KeyHash, position: Position) -> bool {
+        self.behind(key, position.lane).is_some_and(|behind| position.place >= behind)
+    }
+
+    /// From where on messages of a key wait in the log.
+    pub(super) fn behind(&self, key: KeyHash, lane: Lane) -> Option<Place> {
+        self.lines.get(&key)?.behind.get(&lane).copied()
     }
 
     /// A lane was read again for a key, from where its line ended. `found` is what is of the key, in order; what lies
     /// behind `more` is still to be read.
     pub(super) fn refill(&mut self, key: KeyHash, lane: Lane, found: &[(Place, Parcel)], more: Option<Place>) {
         let Some(line) = self.lines.get_mut(&key) else { return };
-        let (next, rest) = found.split_at(found.len().min(KEY_LINE_MAX));
+        let (next, rest) = found.split_at(found.len().min(self.bounds.line));
         for (place, parcel) in next {
             let position = Position { lane, place: *place };
             self.waiting += usize::from(line.waiting.insert(position, *parcel).is_none());

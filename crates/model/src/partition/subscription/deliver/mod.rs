@@ -32,7 +32,7 @@ use self::ready::{Ready, ReadyQueue};
 use self::sessions::Sessions;
 use super::{KeyHash, Lane, Place, Position, Retry, Settled, SubscriptionState};
 use crate::ids::{Offset, SubscriptionId};
-use crate::limits::KEY_BATCH_MAX;
+use crate::limits::{KEY_BATCH_MAX, KEY_LINE_MAX, KEY_LINES_TOTAL_MAX};
 use crate::policy::RetryPolicy;
 
 /// One who takes messages.
@@ -71,6 +71,25 @@ pub struct Bounds {
     pub read_ahead: usize,
     /// Dead letters that wait to be published: beyond them messages are tried once more.
     pub dead_letters: usize,
+    /// What a dispatcher may hold of ordering keys.
+    pub keys: KeyBounds,
+}
+
+/// What a dispatcher may hold of ordering keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyBounds {
+    /// Messages of one key that wait in line.
+    pub line: usize,
+    /// Messages that wait in line, over all keys: beyond them one of each key.
+    pub lines_total: usize,
+    /// Messages of one key that may be in flight at once, all at the same subscriber.
+    pub batch: usize,
+}
+
+impl KeyBounds {
+    /// Those of a broker. Tests have smaller ones, to meet them.
+    pub const LIMITS: KeyBounds =
+        KeyBounds { line: KEY_LINE_MAX, lines_total: KEY_LINES_TOTAL_MAX, batch: KEY_BATCH_MAX };
 }
 
 /// What should be read.
@@ -187,7 +206,7 @@ pub struct Dispatcher {
     answers: Vec<Answer>,
     /// Messages are due that were delivered by an earlier leader, and what lies before them isn't read yet.
     is_reading_up: bool,
-    /// Dead letters that aren't published, including those that aren't certain yet.
+    /// Dead letters that are certain and not published.
     dead_letters: usize,
     /// Numbers the calls of [`Dispatcher::take`].
     round: u64,
@@ -203,13 +222,13 @@ impl Dispatcher {
         state: &SubscriptionState,
         first_lease: LeaseId,
     ) -> Self {
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(bounds.keys);
         for (position, retry) in state.retries() {
             if let Some(key) = retry.key.filter(|_| rules.ordered) {
                 lines.goes_out(key, *position, None);
             }
         }
-        Self {
+        let mut dispatcher = Self {
             subscription,
             generation: state.generation(),
             rules,
@@ -231,7 +250,9 @@ impl Dispatcher {
             is_reading_up: false,
             dead_letters: state.outbox().len(),
             round: 0,
-        }
+        };
+        dispatcher.pass_over_before_the_floor();
+        dispatcher
     }
 
     /// From now on the subscription says this. What is in flight keeps its deadline.
@@ -239,9 +260,9 @@ impl Dispatcher {
         self.rules = rules;
     }
 
-    /// One dead letter more is published.
-    pub fn dead_letter_sent(&mut self) {
-        self.dead_letters = self.dead_letters.saturating_sub(1);
+    /// So many dead letters are certain and wait to be published.
+    pub fn set_dead_letters(&mut self, waiting: usize) {
+        self.dead_letters = waiting;
     }
 
     /// Numbers for people.
@@ -280,15 +301,20 @@ impl Dispatcher {
     pub fn take(&mut self, now_ms: u64, credits: &mut impl Credits) -> Vec<Delivery> {
         self.round += 1;
         self.make_due(now_ms);
-        let (mut deliveries, mut without) = (Vec::new(), BTreeSet::new());
+        let (mut deliveries, mut without, mut keys_in_vain) = (Vec::new(), BTreeSet::new(), None);
         while let Some(session) = self.sessions.next(&without)
-            && let Some((position, next)) = self.next_ready()
+            && let Some((position, next)) = self.next_ready(&mut keys_in_vain)
         {
             if self.is_settled(position) {
+                self.let_go(position);
                 continue;
             }
             if (1..=now_ms).contains(&next.parcel.expires_ms) {
                 self.let_expire(position);
+                continue;
+            }
+            if next.key.is_some_and(|key| self.lines.is_forgotten(key, position)) {
+                // Earlier ones of its key were forgotten: it is read again behind them.
                 continue;
             }
             match (self.who_gets(next.key, session), next.key) {
@@ -311,11 +337,17 @@ impl Dispatcher {
         deliveries
     }
 
-    /// What is ready and first. If as much is unsettled as may be, that is what was delivered before, unless some of that
-    /// waits until what lies before it was read.
-    fn next_ready(&mut self) -> Option<(Position, Ready)> {
+    /// What is ready and first. If as much is unsettled as may be, that is what was delivered before and the earlier
+    /// messages of its keys, unless some of it waits until what lies before it was read.
+    fn next_ready(&mut self, keys_in_vain: &mut Option<BTreeSet<KeyHash>>) -> Option<(Position, Ready)> {
         let full = self.leases.len() + self.retries.len() >= self.bounds.unsettled && !self.is_reading_up;
-        self.ready.take_first(|position| !full || self.retries.contains_key(&position))
+        if !full {
+            return self.ready.take_first(|_, _| true);
+        }
+        let keys_in_vain = keys_in_vain.get_or_insert_with(|| self.retries.values().filter_map(|it| it.key).collect());
+        self.ready.take_first(|position, ready| {
+            self.retries.contains_key(&position) || ready.key.is_some_and(|key| keys_in_vain.contains(&key))
+        })
     }
 
     /// A message is passed over, because its time is over.
@@ -331,7 +363,7 @@ impl Dispatcher {
     /// Who may get a message of this key, if it is `session`'s turn.
     fn who_gets(&self, key: Option<KeyHash>, session: SessionId) -> Option<SessionId> {
         let Some(key) = key.filter(|key| self.rules.ordered && !self.lines.is_free(*key)) else { return Some(session) };
-        self.lines.batch(key, self.round, KEY_BATCH_MAX).filter(|session| self.sessions.contains(*session))
+        self.lines.batch(key, self.round).filter(|session| self.sessions.contains(*session))
     }
 
     fn deliver(&mut self, session: SessionId, position: Position, next: Ready, now_ms: u64) -> Delivery {
@@ -393,7 +425,7 @@ mod tests {
     fn what_is_due_and_taken_by_nobody_wakes_nobody() {
         let retry = RetryPolicy::Fixed { pause_ms: 100 };
         let rules = Rules { ack_deadline_ms: 1_000, retry, ordered: false, max_attempts: None };
-        let bounds = Bounds { unsettled: 10, intervals: 10, read_ahead: 10, dead_letters: 10 };
+        let bounds = Bounds { unsettled: 10, intervals: 10, read_ahead: 10, dead_letters: 10, keys: KeyBounds::LIMITS };
         let state = SubscriptionState::new(Offset::ZERO);
         let mut dispatcher = Dispatcher::new(SubscriptionId::new(1), rules, bounds, &state, LeaseId(1));
         dispatcher.join(SessionId(1));

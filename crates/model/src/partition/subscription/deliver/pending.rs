@@ -26,6 +26,8 @@ pub(super) struct Then {
     /// Messages that leave the line of their key.
     pub(super) freed: Vec<(KeyHash, Position)>,
     pub(super) answers: Vec<Answer>,
+    /// Dead letters that wait to be published from then on.
+    pub(super) dead_letters: usize,
 }
 
 /// What becomes of a request about one delivery.

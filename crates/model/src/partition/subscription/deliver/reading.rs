@@ -17,18 +17,27 @@ impl Dispatcher {
             return None;
         }
         let has_room = |lane| self.ready.len_of(lane) < self.bounds.read_ahead;
-        if let Some((key, from)) = self.lines.wanted().filter(|(_, from)| has_room(from.lane)) {
-            return Some(Want::Key { key, from, upto: self.read_upto(from.lane) });
+        // What is ready can't go out while as much is unsettled as may be, and so makes no room for what can.
+        let is_stuck = self.leases.len() + self.retries.len() >= self.bounds.unsettled;
+        let is_in_vain = |key| self.retries.values().any(|retry| retry.key == Some(key));
+        if is_stuck || self.ends.keys().any(|lane| has_room(*lane)) {
+            let may_be = |key, lane| has_room(lane) || (is_stuck && is_in_vain(key));
+            if let Some((key, from)) = self.lines.wanted(may_be) {
+                return Some(Want::Key { key, from, upto: self.read_upto(from.lane) });
+            }
         }
         let settled: usize = self.settled.values().map(Settled::len).sum();
         let full = settled + self.leases.len() + self.ready.len() >= self.bounds.intervals;
         let lanes = self.ends.iter().rev().filter(|(lane, _)| has_room(**lane));
         let mut unread = lanes.filter_map(|(lane, end)| {
             let place = self.first_unsettled(*lane, self.read_upto(*lane));
-            // Between intervals nothing is new: a later leader has to read it again, or it would never be settled.
-            let is_between = self.settled.get(lane).is_some_and(|settled| settled.reaches_beyond(place));
-            (place < *end && (!full || is_between))
-                .then_some(Want::Lane { from: Position { lane: *lane, place }, upto: *end })
+            // Before what an earlier leader settled or delivered nothing is new. It has to be read again, or it would never
+            // be settled.
+            let from = Position { lane: *lane, place };
+            let mut in_vain = self.retries.range(from..=Position { place: Place::LAST, ..from });
+            let is_between =
+                in_vain.next().is_some() || self.settled.get(lane).is_some_and(|settled| settled.reaches_beyond(place));
+            (place < *end && (!full || is_between)).then_some(Want::Lane { from, upto: *end })
         });
         unread.next()
     }
@@ -40,9 +49,12 @@ impl Dispatcher {
         if read.start > self.first_unsettled(lane, begun) || read.end <= begun {
             return;
         }
+        // What lies before the subscription's start has to be passed over too, or it would cost an interval each.
+        let mut from = if self.read.contains_key(&lane) { begun } else { Place::FIRST };
         self.read.insert(lane, read.end);
-        let mut from = begun;
-        for candidate in candidates.iter().filter(|candidate| (begun..read.end).contains(&candidate.place)) {
+        let wanted = |place: Place| (begun..read.end).contains(&place) && place.offset >= self.floor;
+        let candidates: Vec<&Candidate> = candidates.iter().filter(|candidate| wanted(candidate.place)).collect();
+        for candidate in candidates {
             self.pass_over(lane, from..candidate.place);
             from = candidate.place.next();
             let position = Position { lane, place: candidate.place };
@@ -55,9 +67,19 @@ impl Dispatcher {
 
     /// A lane was read again for one key: these are its messages. What lies behind `more` is still to be read.
     pub fn offer_key(&mut self, key: KeyHash, lane: Lane, candidates: &[Candidate], more: Option<Place>) {
+        if let Some(from) = self.lines.behind(key, lane).filter(|_| lane.delayed) {
+            // Retention may have removed some since they were read, and nobody else asks for those.
+            let (mut from, floor) = (from, self.floor);
+            for candidate in candidates.iter().filter(|candidate| candidate.place.offset >= floor) {
+                self.pass_over(lane, from..candidate.place);
+                from = candidate.place.next();
+            }
+            self.pass_over(lane, from..more.unwrap_or(self.read_upto(lane)));
+        }
+        // One that was delivered in vain and is due again is found like any other, if the line had no room for it.
         let known = |place| {
             let position = Position { lane, place };
-            self.is_settled(position) || self.retries.contains_key(&position)
+            self.is_settled(position) || self.lines.is_out(key, position)
         };
         let found: Vec<(Place, Parcel)> = candidates
             .iter()

@@ -49,8 +49,9 @@ impl ReadyQueue {
     }
 
     /// The first one of which that is true.
-    pub(super) fn take_first(&mut self, mut wanted: impl FnMut(Position) -> bool) -> Option<(Position, Ready)> {
-        let first = self.messages.keys().copied().map(position).find(|position| wanted(*position))?;
+    pub(super) fn take_first(&mut self, wanted: impl Fn(Position, &Ready) -> bool) -> Option<(Position, Ready)> {
+        let mut messages = self.messages.iter().map(|(rank, ready)| (position(*rank), ready));
+        let first = messages.find(|(position, ready)| wanted(*position, ready)).map(|(position, _)| position)?;
         self.remove(first).map(|ready| (first, ready))
     }
 }

@@ -1,8 +1,10 @@
 //! What subscribers say, and what of it must outlive the leader.
 
+use std::collections::BTreeSet;
+
 use super::leases::Lease;
 use super::pending::{Answer, Outcome, Pending, Then};
-use super::{Dispatcher, KeyHash, LeaseId, Parcel, Place, Position, Return, SessionId, WaiterId};
+use super::{Dispatcher, KeyHash, Lane, LeaseId, Parcel, Place, Position, Return, SessionId, WaiterId};
 use crate::ids::Offset;
 use crate::partition::subscription::{DeadLetter, Retry, Settlement};
 use crate::sabotage::{Bug, is_planted};
@@ -95,18 +97,36 @@ impl Dispatcher {
     /// Retention removed what lies before `log_start`.
     pub fn trim_to(&mut self, log_start: Offset) {
         self.floor = self.floor.max(log_start);
-        for (_, settled) in self.settled.iter_mut().filter(|(lane, _)| !lane.delayed) {
-            settled.insert(Place::FIRST..Place::at(log_start));
-        }
+        self.settled.entry(Lane::LOG).or_default().insert(Place::FIRST..Place::at(log_start));
         let is_gone = |position: &Position| position.offset() < log_start;
         self.came_back.retain(|position, _| !is_gone(position));
-        let gone: Vec<Position> = self.retries.keys().copied().filter(is_gone).collect();
-        for position in gone {
-            let key = self.retries.remove(&position).and_then(|retry| retry.key);
-            if let Some(key) = key.filter(|_| self.leases.at(position).is_none()) {
-                self.lines.comes_back(key, position);
-                self.move_up(key);
-            }
+        let known = self.retries.keys().chain(self.leases.positions());
+        let lost: BTreeSet<Position> = known.copied().filter(is_gone).collect();
+        lost.into_iter().for_each(|position| self.let_go(position));
+        self.pass_over_before_the_floor();
+    }
+
+    /// Where the machine was told of a lane only after retention had removed messages of it, those aren't settled there.
+    pub(super) fn pass_over_before_the_floor(&mut self) {
+        let lanes = self.settled.keys().chain(self.read.keys()).copied().filter(|lane| !lane.delayed);
+        let lanes: BTreeSet<Lane> = lanes.collect();
+        lanes.into_iter().for_each(|lane| self.pass_over(lane, Place::FIRST..Place::at(self.floor)));
+    }
+
+    /// A message was removed by retention: nobody has it in hand any more, and nobody waits for it.
+    pub(super) fn let_go(&mut self, position: Position) {
+        let lease = self.leases.at(position).and_then(|lease| self.take_back(lease));
+        self.came_back.remove(&position);
+        let retry = self.retries.remove(&position);
+        if let Some(retry) = &retry {
+            self.schedule.remove(&(retry.due_ms, position));
+        }
+        let Position { lane, place } = position;
+        self.pass_over(lane, place..place.next());
+        let key = lease.and_then(|lease| lease.key).or(retry.and_then(|retry| retry.key));
+        if let Some(key) = key.filter(|_| self.rules.ordered) {
+            self.lines.comes_back(key, position);
+            self.move_up(key);
         }
     }
 
@@ -143,11 +163,11 @@ impl Dispatcher {
     }
 
     fn comes_back(&mut self, lease: LeaseId, returned: Return, now_ms: u64, chance: u64) {
-        let Some(lease) = self.take_back(lease) else { return };
-        let Lease { position, attempt: attempts, first_delivered_ms, parcel, key, .. } = lease;
+        let Some(held) = self.take_back(lease) else { return };
+        let Lease { position, attempt: attempts, first_delivered_ms, parcel, key, .. } = held;
         let key = key.filter(|_| self.rules.ordered);
         if let Some(key) = key {
-            self.call_back_those_behind(key, position);
+            self.call_back_those_behind(key, lease);
         }
         match returned {
             Return::Failed { pause_ms, error } => {
@@ -156,7 +176,7 @@ impl Dispatcher {
                 let error = if error.is_empty() { earlier.unwrap_or_default() } else { error };
                 self.pending.urgent = true;
                 let tried_enough = self.rules.max_attempts.is_some_and(|most| attempts >= most);
-                if tried_enough && self.dead_letters < self.bounds.dead_letters {
+                if tried_enough && self.has_room_for_a_letter() {
                     let (offset, returned_ms) = (position.offset(), now_ms);
                     let letter = DeadLetter { offset, attempts, first_delivered_ms, returned_ms, error };
                     return self.bury(position, letter, key);
@@ -176,22 +196,30 @@ impl Dispatcher {
         }
     }
 
+    fn has_room_for_a_letter(&self) -> bool {
+        let proposed = self.proposed.as_ref().map_or(0, |then| then.dead_letters);
+        self.dead_letters + proposed + self.pending.then.dead_letters < self.bounds.dead_letters
+    }
+
     /// A message was tried often enough. Its key waits no longer for it.
     fn bury(&mut self, position: Position, letter: DeadLetter, key: Option<KeyHash>) {
-        self.dead_letters += 1;
+        self.pending.then.dead_letters += 1;
         self.came_back.remove(&position);
         let Position { lane, place } = position;
         self.settled.entry(lane).or_default().insert(place..place.next());
+        // Also if retention removes it before it is a letter.
+        self.pending.settle(lane, place..place.next());
         self.pending.dead.push((position, letter));
         self.pending.then.freed.extend(key.map(|key| (key, position)));
     }
 
-    /// What was delivered behind a message of the same key must not overtake it.
-    fn call_back_those_behind(&mut self, key: KeyHash, position: Position) {
-        for behind in self.lines.out_behind(key, position) {
-            if let Some(lease) = self.leases.at(behind).and_then(|lease| self.take_back(lease)) {
-                self.lines.comes_back(key, behind);
-                self.lines.wait(key, behind, lease.parcel);
+    /// What was delivered behind a message of the same key must not overtake it. That may be of another lane.
+    fn call_back_those_behind(&mut self, key: KeyHash, lease: LeaseId) {
+        for out in self.lines.out(key) {
+            let behind = self.leases.at(out).filter(|behind| *behind > lease);
+            if let Some(held) = behind.and_then(|behind| self.take_back(behind)) {
+                self.lines.comes_back(key, out);
+                self.lines.wait(key, out, held.parcel);
             }
         }
     }
@@ -240,7 +268,7 @@ impl Dispatcher {
 
     /// What was proposed is certain.
     pub fn confirmed(&mut self) {
-        let Some(Then { scheduled, freed, answers }) = self.proposed.take() else { return };
+        let Some(Then { scheduled, freed, answers, .. }) = self.proposed.take() else { return };
         for position in scheduled {
             if let Some(retry) = self.retries.get(&position) {
                 self.schedule.insert((retry.due_ms, position));
