@@ -52,6 +52,8 @@ impl Report {
                 Action::Acknowledge { .. } => "ack",
                 Action::Return { .. } => "return",
                 Action::Emptied { .. } => "emptied",
+                Action::DeadLetter { .. } => "dead letter",
+                Action::DeadLetters { .. } => "read of dead letters",
                 Action::Repeated { batches, .. } => {
                     report.repeated_batches += batches;
                     continue;
@@ -125,7 +127,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::Report;
     use crate::checker::Operations;
-    use crate::history::{Action, Phase, Recorder};
+    use crate::history::{Action, Phase, Recorder, Terms};
     use crate::trace::Trace;
 
     #[test]
@@ -134,7 +136,7 @@ mod tests {
         let publish = || Action::Publish {
             message: "m".to_owned(),
             partition: 0,
-            delay_ms: None,
+            terms: Terms::default(),
             offset: Some(0),
             why: String::new(),
         };

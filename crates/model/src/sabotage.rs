@@ -65,11 +65,13 @@ pub enum Bug {
     OrderBrokenByNack,
     /// A delayed message is delivered when it is nearly due.
     EarlyDelivery,
+    /// A dead letter is published without a stamp: who publishes it again, or in a fallen leader's place, publishes another.
+    DeadLetterTwice,
 }
 
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 26] = [
+    pub const ALL: [Bug; 27] = [
         Bug::AckBeforeFsync,
         Bug::VoteNotSynced,
         Bug::FsyncErrorIgnored,
@@ -96,6 +98,7 @@ impl Bug {
         Bug::AckBeforeCommit,
         Bug::OrderBrokenByNack,
         Bug::EarlyDelivery,
+        Bug::DeadLetterTwice,
     ];
 
     /// As the environment variable names it: the variant's words with hyphens between them.

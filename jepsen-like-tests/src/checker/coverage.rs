@@ -1,10 +1,10 @@
 //! Whether a run saw enough to say anything. Without coverage the absence of complaints means nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Delivery, Operations, Read};
+use super::{Delivery, Operations, Publish, Read};
 use crate::history::{Action, Event, History, Phase, Purpose, TopicOperation};
 
 /// What a run set out to cover.
@@ -26,6 +26,9 @@ pub struct Expected {
     /// and messages that were kept for too long.
     #[serde(default)]
     pub subscriptions: usize,
+    /// Messages must have expired before they were acknowledged.
+    #[serde(default)]
+    pub expiries: bool,
     /// Groups whose replicas must have been compared.
     pub groups: usize,
 }
@@ -99,7 +102,7 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
             missing.push(format!("no topic was {operation}"));
         }
     }
-    missing.extend(missing_of_subscriptions(expected.subscriptions, operations));
+    missing.extend(missing_of_subscriptions(expected, operations));
     let compared = |event: &&Event| matches!(event.action, Action::Compared { replicas: 2.., .. });
     let compared = history.events.iter().filter(compared).count();
     if compared < expected.groups {
@@ -108,13 +111,24 @@ pub(super) fn missing(history: &History, operations: &Operations<'_>) -> Vec<Str
     missing
 }
 
-fn missing_of_subscriptions(expected: usize, operations: &Operations<'_>) -> Vec<String> {
-    let deliveries = &operations.deliveries;
+fn missing_of_subscriptions(plan: &Expected, operations: &Operations<'_>) -> Vec<String> {
+    let (deliveries, expected) = (&operations.deliveries, plan.subscriptions);
     let mut missing = Vec::new();
     if deliveries.subscriptions.len() < expected {
         missing.push(format!("{} subscriptions, not {expected}", deliveries.subscriptions.len()));
     }
-    for subscription in deliveries.subscriptions.keys() {
+    let letters = deliveries.letters_by_place();
+    for (subscription, made) in &deliveries.subscriptions {
+        if made.max_attempts.is_some() && !letters.keys().any(|place| place.subscription == *subscription) {
+            missing.push(format!("no message of {subscription} that became a dead letter"));
+        }
+        if made.max_attempts.is_some() && deliveries.letters_read != Some(Phase::Ok) {
+            missing.push(format!("no complete read of the dead letters of {subscription}"));
+        }
+        let regions = || operations.acknowledged().map(|(_, publish, _)| publish.terms.region.as_deref());
+        if made.region.is_some() && regions().all(|region| made.wants(region)) {
+            missing.push(format!("no message that {subscription} doesn't want"));
+        }
         let taken = || deliveries.taken.iter().filter(|delivery| delivery.place.subscription == *subscription);
         let later = |at: usize| operations.healed.is_some_and(|(healed_at, _)| at > healed_at);
         if !taken().any(|delivery| delivery.confirmed().is_some_and(|end| later(end.at))) {
@@ -135,7 +149,15 @@ fn missing_of_subscriptions(expected: usize, operations: &Operations<'_>) -> Vec
         }
     }
     if expected > 0 && deliveries.left.is_none() {
-        missing.push("nobody waited until everything was acknowledged".to_owned());
+        missing.push("nobody waited until everything was settled".to_owned());
+    }
+    let ends_ms = deliveries.taken.iter().map(|delivery| delivery.at_ms).max().unwrap_or(0);
+    let is_over = |publish: &Publish<'_>| publish.expires_ms().is_some_and(|expires_ms| expires_ms < ends_ms);
+    let was_taken: BTreeSet<&str> = deliveries.taken.iter().map(|delivery| delivery.message).collect();
+    let passed_over =
+        |(message, publish, _): (&str, &Publish<'_>, u64)| is_over(publish) && !was_taken.contains(message);
+    if plan.expiries && !operations.acknowledged().any(passed_over) {
+        missing.push("no message that expired before anybody took it".to_owned());
     }
     missing
 }
@@ -158,7 +180,7 @@ mod tests {
     use super::{Expected, missing};
     use crate::checker::script::Script;
     use crate::checker::{Operations, Verdict, judge};
-    use crate::history::{Action, Phase, Purpose, Settled};
+    use crate::history::{Action, Phase, Purpose, Settled, Terms};
 
     fn expected() -> Expected {
         Expected { faults: vec!["crash".to_owned()], partitions: 1, final_reads: 1, ..Expected::default() }
@@ -213,6 +235,31 @@ mod tests {
         let (script, delivery) = script.deliver("c", "s", m1, 2);
         let script = script.acknowledge(delivery, Phase::Ok, Some(Settled::Done));
         assert_eq!(lacks(&script.remark(Action::Emptied { left: 0 })), 0);
+    }
+
+    #[test]
+    fn messages_die_expire_and_are_not_wanted() {
+        let subscribed = complete(expected()).choosy("s", false, "eu");
+        let before = lacks(&subscribed);
+        let regions = |region: &str| Terms { region: Some(region.to_owned()), ..Terms::default() };
+        let letters = Action::DeadLetters { seen: Vec::new(), why: String::new() };
+        let served = subscribed.published_on("m3", 2, regions("eu")).dead(0, "s", (2, "m3"), 3).remark(letters);
+        assert_eq!(before - lacks(&served), 2, "a dead letter, and a read of them all");
+        let all_wanted = Script::new().remark(Action::Plan(Expected::default())).choosy("s", false, "eu");
+        let all_wanted = all_wanted.published_on("m1", 0, regions("eu"));
+        let before = lacks(&all_wanted);
+        assert_eq!(before - lacks(&all_wanted.published_on("m2", 1, regions("us"))), 1);
+    }
+
+    #[test]
+    fn messages_expire() {
+        let plan = || Script::new().remark(Action::Plan(Expected { expiries: true, ..Expected::default() }));
+        let expired = |taken: &str| {
+            let terms = Terms { expiry_ms: Some(1_000), ..Terms::default() };
+            let script = plan().published_on("m1", 0, terms).published("m2", 1).at(5_000);
+            lacks(&script.deliver("c", "s", (0, taken, ""), 1).0)
+        };
+        assert_eq!(expired("m1") - expired("m2"), 1);
     }
 
     #[test]

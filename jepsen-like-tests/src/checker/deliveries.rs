@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::operations::End;
-use crate::history::{Action, Event, Phase, Settled};
+use crate::history::{Action, DeadLetter, Event, Phase, Settled};
 
 /// How long a delivery may have been on its way when it is taken. It is sent by a node that heard of a quorum within the
 /// last 250 ms (`DISPATCH_DOUBT` of the server), and dies with its connection, which is given up after 2.5 s of silence
@@ -14,16 +14,66 @@ pub(super) const ON_ITS_WAY_MS: u64 = 3_000;
 /// What happened to subscriptions.
 #[derive(Debug, Default)]
 pub struct Deliveries<'a> {
-    /// Whether messages of one key keep their order in it.
-    pub subscriptions: BTreeMap<&'a str, bool>,
+    /// By name.
+    pub subscriptions: BTreeMap<&'a str, Subscription<'a>>,
     /// In the order in which they were taken.
     pub taken: Vec<Delivery<'a>>,
     /// Which of them has a number.
     numbers: BTreeMap<u64, usize>,
     /// Which of them an operation is about.
     open: BTreeMap<u64, usize>,
+    /// Dead letters, each as often as it was seen.
+    pub letters: Vec<Letter<'a>>,
+    /// How the last read of all dead letters ended, if there was one.
+    pub letters_read: Option<Phase>,
     /// Messages that were left at the end of the run, if that was waited for.
     pub left: Option<(Phase, usize)>,
+}
+
+/// What a subscription was made for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subscription<'a> {
+    /// Whether messages of one key keep their order in it.
+    pub ordered: bool,
+    /// The region whose messages its filter asks for.
+    pub region: Option<&'a str>,
+    /// After so many attempts a message becomes a dead letter.
+    pub max_attempts: Option<u32>,
+}
+
+impl Subscription<'_> {
+    /// Whether it is to get a message with this attribute.
+    #[must_use]
+    pub fn wants(&self, region: Option<&str>) -> bool {
+        self.region.is_none() || self.region == region
+    }
+}
+
+/// A dead letter that somebody saw.
+#[derive(Clone, Copy, Debug)]
+pub struct Letter<'a> {
+    /// Its offset in the dead-letter topic.
+    pub number: u64,
+    /// Which subscription gave it up, and where it came from.
+    pub place: Place<'a>,
+    /// The message.
+    pub message: &'a str,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// Position of the event.
+    pub at: usize,
+    /// Its time.
+    pub at_ms: u64,
+}
+
+impl std::fmt::Display for Letter<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Letter { number, place: Place { subscription, partition, offset }, message, attempts, .. } = self;
+        write!(
+            out,
+            "dead letter {number}: {message} of {subscription} (partition {partition} offset {offset}), after {attempts} attempts"
+        )
+    }
 }
 
 /// A place of a subscription's topic.
@@ -108,8 +158,9 @@ impl<'a> Deliveries<'a> {
     /// Takes in one event of a history.
     pub(super) fn add(&mut self, at: usize, event: &'a Event) {
         match &event.action {
-            Action::Subscription { subscription, ordered } => {
-                self.subscriptions.insert(subscription, *ordered);
+            Action::Subscription { subscription, ordered, region, max_attempts } => {
+                let (ordered, region, max_attempts) = (*ordered, region.as_deref(), *max_attempts);
+                self.subscriptions.insert(subscription, Subscription { ordered, region, max_attempts });
             }
             Action::Deliver { subscription, message, partition, offset, key, attempt } => {
                 self.numbers.insert(event.op, self.taken.len());
@@ -126,6 +177,11 @@ impl<'a> Deliveries<'a> {
             }
             Action::Acknowledge { delivery, settled, .. } => self.say(at, event, *delivery, true, *settled),
             Action::Return { delivery, settled, .. } => self.say(at, event, *delivery, false, *settled),
+            Action::DeadLetter { letter } => self.letters.push(seen(at, event.at_ms, letter)),
+            Action::DeadLetters { seen: letters, .. } if event.phase != Phase::Invoke => {
+                self.letters.extend(letters.iter().map(|letter| seen(at, event.at_ms, letter)));
+                self.letters_read = Some(event.phase);
+            }
             Action::Emptied { left } if event.phase != Phase::Invoke => self.left = Some((event.phase, *left)),
             _ => {}
         }
@@ -154,4 +210,22 @@ impl<'a> Deliveries<'a> {
         }
         by_place
     }
+
+    /// By place: each letter once, as it was seen first.
+    pub(super) fn letters_by_place(&self) -> BTreeMap<Place<'a>, Vec<&Letter<'a>>> {
+        let mut by_place: BTreeMap<Place<'a>, Vec<&Letter<'a>>> = BTreeMap::new();
+        for letter in &self.letters {
+            let of_place = by_place.entry(letter.place).or_default();
+            if of_place.iter().all(|known| known.number != letter.number) {
+                of_place.push(letter);
+            }
+        }
+        by_place
+    }
+}
+
+fn seen(at: usize, at_ms: u64, letter: &DeadLetter) -> Letter<'_> {
+    let DeadLetter { letter: number, subscription, message, partition, offset, attempts } = letter;
+    let place = Place { subscription, partition: *partition, offset: *offset };
+    Letter { number: *number, place, message, attempts: *attempts, at, at_ms }
 }

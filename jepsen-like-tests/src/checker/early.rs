@@ -6,7 +6,7 @@
 use super::Operations;
 
 /// Times are rounded to the millisecond, by the publisher and by the leader.
-const ROUNDING_MS: u64 = 2;
+pub(super) const ROUNDING_MS: u64 = 2;
 
 pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
     if operations.clocks_were_set {
@@ -14,9 +14,8 @@ pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
     }
     let early = operations.deliveries.taken.iter().filter_map(|delivery| {
         let publish = operations.publishes.get(delivery.message)?;
-        let due_ms = publish.began_ms + publish.delay_ms;
-        let is_early = publish.delay_ms > 0 && delivery.at_ms + ROUNDING_MS < due_ms;
-        is_early.then(|| format!("{delivery}, although it is due at {due_ms} ms"))
+        let due_ms = publish.began_ms + publish.terms.delay_ms?;
+        (delivery.at_ms + ROUNDING_MS < due_ms).then(|| format!("{delivery}, although it is due at {due_ms} ms"))
     });
     early.collect()
 }
@@ -25,12 +24,16 @@ pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
 mod tests {
     use super::check;
     use crate::checker::script::Script;
-    use crate::history::Phase;
+    use crate::history::{Phase, Terms};
+
+    fn delay(delay_ms: u64) -> Terms {
+        Terms { delay_ms: Some(delay_ms), ..Terms::default() }
+    }
 
     #[test]
     fn a_delivery_waits_for_its_time() {
         let taken = |at, script: Script| {
-            let script = script.subscription("s", false).delayed("m1", 0, 1_000);
+            let script = script.subscription("s", false).published_on("m1", 0, delay(1_000));
             script.at(at).deliver("c", "s", (0, "m1", ""), 1).0.complaints(check)
         };
         assert_eq!(taken(900, Script::new()), 1);

@@ -19,7 +19,7 @@ pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
 mod tests {
     use super::check;
     use crate::checker::script::Script;
-    use crate::history::{Action, Phase, Recorder};
+    use crate::history::{Action, Phase, Recorder, Terms};
     use crate::trace::Trace;
 
     #[test]
@@ -35,7 +35,7 @@ mod tests {
         let action = || Action::Publish {
             message: "m1".to_owned(),
             partition: 0,
-            delay_ms: None,
+            terms: Terms::default(),
             offset: None,
             why: String::new(),
         };

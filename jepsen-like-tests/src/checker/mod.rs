@@ -9,11 +9,15 @@ mod available;
 mod consistent;
 mod contiguous;
 mod coverage;
+mod dead_acknowledged;
+mod dead_once;
+mod dead_tried;
 mod delivered;
 mod deliveries;
 mod duplicate;
 mod early;
 mod ended;
+mod expired;
 mod invariants;
 mod key_order;
 mod lost;
@@ -35,6 +39,7 @@ mod settled;
 mod stale;
 mod trimmed;
 mod unbroken;
+mod unwanted;
 
 use std::fmt;
 
@@ -50,7 +55,7 @@ use crate::history::History;
 type Property = (&'static str, fn(&Operations<'_>) -> Vec<String>);
 
 /// Every property of a history.
-const PROPERTIES: [Property; 18] = [
+const PROPERTIES: [Property; 23] = [
     ("lost write: what was acknowledged is there in the end", lost::check),
     ("phantom read: what is read was sent", phantom::check),
     ("aborted read: what failed is never read", aborted::check),
@@ -64,9 +69,14 @@ const PROPERTIES: [Property; 18] = [
     ("trimmed too much: retention leaves what it promises", trimmed::check),
     ("phantom delivery: what is delivered was sent", delivered::check),
     ("early: nothing is delivered before its time", early::check),
+    ("expired: nothing is delivered after its time", expired::check),
+    ("unwanted: nothing is delivered that the filter doesn't match", unwanted::check),
     ("redelivered: what is settled is never delivered again", redelivered::check),
     ("attempts: their number never goes down", attempts::check),
     ("key order: messages of one key are delivered one after another", key_order::check),
+    ("dead letter twice: what is given up is in the dead-letter topic once", dead_once::check),
+    ("dead and acknowledged: what is acknowledged is no dead letter", dead_acknowledged::check),
+    ("dead too early: a dead letter was sent, wanted, and tried often enough", dead_tried::check),
     ("unending: every request ends within its deadline", ended::check),
     ("stuck: partitions make progress once the faults are over", progress::check),
 ];
@@ -105,7 +115,7 @@ pub fn judge(history: &History) -> Verdict {
             available::check(history, &operations),
         ),
         (
-            "unsettled: every subscription gets what was published, at least once, and settles it",
+            "unsettled: in every subscription all that it wants ends acknowledged, as a dead letter, or expired",
             settled::check(history, &operations),
         ),
         ("broken: no node gives up", unbroken::check(history)),

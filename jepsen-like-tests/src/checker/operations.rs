@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::deliveries::Deliveries;
-use crate::history::{Action, History, Phase, Purpose, Seen};
+use crate::history::{Action, History, Phase, Purpose, Seen, Terms};
 
 /// The operations of a history.
 #[derive(Debug, Default)]
@@ -31,8 +31,8 @@ pub struct Publish<'a> {
     pub process: &'a str,
     /// Where it was to go.
     pub partition: u32,
-    /// How long subscriptions must not deliver it.
-    pub delay_ms: u64,
+    /// What it says of its deliveries.
+    pub terms: &'a Terms,
     /// Position of its first event.
     pub began: usize,
     /// Time of its first event.
@@ -41,6 +41,14 @@ pub struct Publish<'a> {
     pub end: Option<End>,
     /// Where it went, if that was said.
     pub offset: Option<u64>,
+}
+
+impl Publish<'_> {
+    /// When subscriptions stop delivering it, if they do.
+    #[must_use]
+    pub fn expires_ms(&self) -> Option<u64> {
+        self.terms.expiry_ms.map(|expiry_ms| self.began_ms + expiry_ms)
+    }
 }
 
 /// The end of an operation.
@@ -125,11 +133,11 @@ impl<'a> Operations<'a> {
 
     fn begin(&mut self, history: &'a History, at: usize) {
         let event = &history.events[at];
-        if let Action::Publish { message, partition, delay_ms, .. } = &event.action {
+        if let Action::Publish { message, partition, terms, .. } = &event.action {
             let publish = Publish {
                 process: &event.process,
                 partition: *partition,
-                delay_ms: delay_ms.unwrap_or(0),
+                terms,
                 began: at,
                 began_ms: event.at_ms,
                 end: None,

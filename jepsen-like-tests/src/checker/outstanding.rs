@@ -1,9 +1,10 @@
-//! What was published and acknowledged, and isn't settled in every subscription, as far as clients can know: what a run
-//! waits for in the end, and what its judge asks for.
+//! What was published and acknowledged, and isn't settled in every subscription that wants it, as far as clients can know:
+//! what a run waits for in the end, and what its judge asks for. Settled is what was acknowledged, became a dead letter, or
+//! has expired.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::history::{Action, Event, Phase};
+use crate::history::{Action, DeadLetter, Event, Phase};
 
 /// A message whose acknowledgement got no answer is settled if it doesn't come again: it would have within this time.
 const PERHAPS_MS: u64 = 10_000;
@@ -11,13 +12,22 @@ const PERHAPS_MS: u64 = 10_000;
 /// See the module. Takes in a history event by event, while it is written or later.
 #[derive(Debug, Default)]
 pub struct Outstanding {
-    subscriptions: BTreeSet<String>,
-    /// What was acknowledged to publishers, and where it is.
-    published: BTreeMap<String, (u32, u64)>,
+    /// With the region that each asks for, if any.
+    subscriptions: BTreeMap<String, Option<String>>,
+    /// What was acknowledged to publishers.
+    published: BTreeMap<String, Published>,
+    /// When messages expire that do.
+    expiries: BTreeMap<String, u64>,
     /// By subscription and message.
     states: BTreeMap<String, BTreeMap<String, State>>,
     /// Time of the last event.
     now_ms: u64,
+}
+
+#[derive(Debug)]
+struct Published {
+    place: (u32, u64),
+    region: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +57,20 @@ impl Outstanding {
     pub fn add(&mut self, event: &Event) {
         self.now_ms = event.at_ms;
         match (&event.action, event.phase) {
-            (Action::Subscription { subscription, .. }, Phase::Ok) => {
-                self.subscriptions.insert(subscription.clone());
+            (Action::Subscription { subscription, region, .. }, Phase::Ok) => {
+                self.subscriptions.insert(subscription.clone(), region.clone());
             }
-            (Action::Publish { message, partition, offset: Some(offset), .. }, Phase::Ok) => {
-                self.published.insert(message.clone(), (*partition, *offset));
+            (Action::Publish { message, terms, .. }, Phase::Invoke) => {
+                if let Some(expiry_ms) = terms.expiry_ms {
+                    self.expiries.insert(message.clone(), event.at_ms + expiry_ms);
+                }
             }
+            (Action::Publish { message, partition, terms, offset: Some(offset), .. }, Phase::Ok) => {
+                let published = Published { place: (*partition, *offset), region: terms.region.clone() };
+                self.published.insert(message.clone(), published);
+            }
+            (Action::DeadLetter { letter }, _) => self.bury(letter),
+            (Action::DeadLetters { seen, .. }, _) => seen.iter().for_each(|letter| self.bury(letter)),
             (Action::Deliver { subscription, message, .. }, _) => {
                 let state = self.state(subscription, message);
                 *state = match *state {
@@ -74,6 +92,10 @@ impl Outstanding {
         }
     }
 
+    fn bury(&mut self, letter: &DeadLetter) {
+        *self.state(&letter.subscription, &letter.message) = State::Settled;
+    }
+
     fn state(&mut self, subscription: &str, message: &str) -> &mut State {
         let states = self.states.entry(subscription.to_owned()).or_default();
         states.entry(message.to_owned()).or_insert(State::Taken(0))
@@ -81,9 +103,13 @@ impl Outstanding {
 
     /// What isn't settled at a time.
     pub fn missing(&self, now_ms: u64) -> impl Iterator<Item = Missing<'_>> {
-        self.subscriptions.iter().flat_map(move |subscription| {
+        self.subscriptions.iter().flat_map(move |(subscription, wanted)| {
             let states = self.states.get(subscription);
-            self.published.iter().filter_map(move |(message, place)| {
+            self.published.iter().filter_map(move |(message, Published { place, region })| {
+                let is_wanted = wanted.is_none() || wanted == region;
+                if !is_wanted || self.expiries.get(message).is_some_and(|expires_ms| *expires_ms <= now_ms) {
+                    return None;
+                }
                 let deliveries = match states.and_then(|states| states.get(message)) {
                     Some(State::Settled) => return None,
                     Some(State::Perhaps(at_ms)) if *at_ms + PERHAPS_MS <= now_ms => return None,

@@ -1,4 +1,5 @@
-//! Once a subscriber was told that a message is settled, nobody takes that message of that subscription again.
+//! Once a subscriber was told that a message is settled, or somebody saw it among the dead letters, nobody takes that
+//! message of that subscription again.
 //!
 //! One exception, because nothing can be called back from a wire: a delivery that was on its way when the message was
 //! settled. It was sent before the acknowledgement was certain: to somebody whose time for it was over, or by a leader
@@ -7,26 +8,49 @@
 //! taken before: a leader that delivers a later attempt has noted the one before, and the message was settled since.
 
 use super::Operations;
-use super::deliveries::{Delivery, ON_ITS_WAY_MS};
-use super::operations::End;
+use super::deliveries::{Delivery, Letter, ON_ITS_WAY_MS};
+
+/// What is certain of a message from some moment on.
+struct Settled<'a> {
+    at: usize,
+    at_ms: u64,
+    /// Attempts that were made by then, as far as somebody says.
+    attempts: u32,
+    told: &'a str,
+    what: String,
+}
 
 pub(super) fn check(operations: &Operations<'_>) -> Vec<String> {
     let mut again = Vec::new();
-    for deliveries in operations.deliveries.by_place().values() {
-        let confirmations = deliveries.iter().filter_map(|delivery| Some((delivery.confirmed()?, *delivery)));
-        let Some((settled, by)) = confirmations.min_by_key(|(end, _)| end.at) else { continue };
+    let letters = operations.deliveries.letters_by_place();
+    for (place, deliveries) in &operations.deliveries.by_place() {
+        let confirmed = deliveries.iter().filter_map(|delivery| confirmed(delivery));
+        let dead = letters.get(place).into_iter().flatten().map(|letter| dead(letter));
+        let Some(settled) = confirmed.chain(dead).min_by_key(|settled| settled.at) else { continue };
         let before = deliveries.iter().filter(|delivery| delivery.at < settled.at);
-        let last_attempt = before.map(|delivery| delivery.attempt).max().unwrap_or(0);
+        let last_attempt = before.map(|delivery| delivery.attempt).max().unwrap_or(0).max(settled.attempts);
         let later = deliveries.iter().filter(|delivery| delivery.at > settled.at);
-        let unexcused = later.filter(|delivery| !was_on_its_way(delivery, settled, last_attempt));
+        let unexcused = later.filter(|delivery| !was_on_its_way(delivery, &settled, last_attempt));
         again.extend(unexcused.map(|delivery| {
-            format!("{delivery}, although {} was told at {} ms that it is settled", by.subscriber, settled.at_ms)
+            let Settled { told, at_ms, what, .. } = &settled;
+            format!("{delivery}, although {told} was told at {at_ms} ms that it is {what}")
         }));
     }
     again
 }
 
-fn was_on_its_way(delivery: &Delivery<'_>, settled: End, last_attempt: u32) -> bool {
+fn confirmed<'a>(delivery: &Delivery<'a>) -> Option<Settled<'a>> {
+    let end = delivery.confirmed()?;
+    let (told, what) = (delivery.subscriber, "settled".to_owned());
+    Some(Settled { at: end.at, at_ms: end.at_ms, attempts: 0, told, what })
+}
+
+fn dead<'a>(letter: &Letter<'a>) -> Settled<'a> {
+    let what = format!("dead letter {}", letter.number);
+    Settled { at: letter.at, at_ms: letter.at_ms, attempts: letter.attempts, told: "a reader", what }
+}
+
+fn was_on_its_way(delivery: &Delivery<'_>, settled: &Settled<'_>, last_attempt: u32) -> bool {
     delivery.at_ms <= settled.at_ms + ON_ITS_WAY_MS && delivery.attempt <= last_attempt
 }
 
@@ -58,6 +82,16 @@ mod tests {
     fn another_subscription_has_its_own() {
         let script = acknowledged(Phase::Ok, Settled::Done).subscription("t", false);
         assert_eq!(script.at(60_000).deliver("d", "t", M1, 1).0.complaints(check), 0);
+    }
+
+    #[test]
+    fn a_dead_letter_is_not_delivered_again() {
+        let dead = || acknowledged(Phase::Fail, Settled::LeaseLost).dead(0, "s", (0, "m1"), 3);
+        let arrives = |at, attempt| dead().at(at).deliver("d", "s", M1, attempt).0.complaints(check);
+        assert_eq!(arrives(ON_ITS_WAY_MS, 3), 0, "it was on its way");
+        assert_eq!(arrives(ON_ITS_WAY_MS, 4), 1, "the letter says how often it was tried");
+        assert_eq!(arrives(ON_ITS_WAY_MS + 1, 3), 1, "late");
+        assert_eq!(dead().at(60_000).deliver("d", "t", M1, 1).0.complaints(check), 0, "another subscription has it");
     }
 
     #[test]

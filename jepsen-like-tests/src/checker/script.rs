@@ -1,7 +1,7 @@
 //! Hand-made histories for the tests of the checkers.
 
 use crate::checker::Operations;
-use crate::history::{Action, History, Op, Phase, Purpose, Recorder, Seen, Settled};
+use crate::history::{Action, DeadLetter, History, Op, Phase, Purpose, Recorder, Seen, Settled, Terms};
 use crate::trace::Trace;
 
 /// A history that is written line by line.
@@ -28,7 +28,7 @@ impl Script {
         let action = |offset| Action::Publish {
             message: message.to_owned(),
             partition: 0,
-            delay_ms: None,
+            terms: Terms::default(),
             offset,
             why: String::new(),
         };
@@ -37,10 +37,10 @@ impl Script {
         self
     }
 
-    /// A publish to partition 0 that is acknowledged, of a message that isn't delivered before.
-    pub(crate) fn delayed(self, message: &str, offset: u64, delay_ms: u64) -> Self {
-        let (message, why, delay_ms) = (message.to_owned(), String::new(), Some(delay_ms));
-        let action = Action::Publish { message, partition: 0, delay_ms, offset: Some(offset), why };
+    /// A publish to partition 0 that is acknowledged, of a message with terms of its own.
+    pub(crate) fn published_on(self, message: &str, offset: u64, terms: Terms) -> Self {
+        let (message, why) = (message.to_owned(), String::new());
+        let action = Action::Publish { message, partition: 0, terms, offset: Some(offset), why };
         let op = self.recorder.invoke("a", action.clone());
         self.recorder.end(&op, Phase::Ok, action);
         self
@@ -56,7 +56,7 @@ impl Script {
         let action = Action::Publish {
             message: message.to_owned(),
             partition: 0,
-            delay_ms: None,
+            terms: Terms::default(),
             offset: None,
             why: String::new(),
         };
@@ -96,7 +96,22 @@ impl Script {
     }
 
     pub(crate) fn subscription(self, subscription: &str, ordered: bool) -> Self {
-        self.remark(Action::Subscription { subscription: subscription.to_owned(), ordered })
+        let subscription = subscription.to_owned();
+        self.remark(Action::Subscription { subscription, ordered, region: None, max_attempts: None })
+    }
+
+    /// A subscription whose filter asks for a region, and that gives up a message after three attempts.
+    pub(crate) fn choosy(self, subscription: &str, ordered: bool, region: &str) -> Self {
+        let (subscription, region) = (subscription.to_owned(), Some(region.to_owned()));
+        self.remark(Action::Subscription { subscription, ordered, region, max_attempts: Some(3) })
+    }
+
+    /// Somebody sees a dead letter of partition 0: its offset among them, its subscription, where it came from, and its
+    /// attempts.
+    pub(crate) fn dead(self, letter: u64, subscription: &str, (offset, message): (u64, &str), attempts: u32) -> Self {
+        let [subscription, message] = [subscription, message].map(ToOwned::to_owned);
+        let letter = DeadLetter { letter, subscription, message, partition: 0, offset, attempts };
+        self.remark(Action::DeadLetter { letter })
     }
 
     /// A subscriber takes a message of partition 0, which has an offset, a name and a key; the number of the delivery.

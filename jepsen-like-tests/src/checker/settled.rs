@@ -1,5 +1,6 @@
-//! At least once: in the end, every acknowledged message was delivered to every subscription and acknowledged there,
-//! within the time that the run waits for it. What retention removed is left out.
+//! At least once: in the end, every acknowledged message was delivered to every subscription whose filter matches it, and is
+//! acknowledged there, a dead letter, or expired, within the time that the run waits for it. What retention removed is left
+//! out.
 //!
 //! An acknowledgement without an answer counts if the message didn't come again: then it was carried out.
 
@@ -18,13 +19,13 @@ pub(super) fn check(history: &History, operations: &Operations<'_>) -> Vec<Strin
         .map(|missing| {
             let (partition, offset) = missing.place;
             format!(
-                "{} at partition {partition} offset {offset} was delivered {} times to {}, and never acknowledged there",
+                "{} at partition {partition} offset {offset} was delivered {} times to {}, and never settled there",
                 missing.message, missing.deliveries, missing.subscription
             )
         })
         .collect();
     if phase != Phase::Ok && left > 0 && complaints.is_empty() {
-        complaints.push(format!("{left} messages weren't acknowledged in time"));
+        complaints.push(format!("{left} messages weren't settled in time"));
     }
     complaints
 }
@@ -34,7 +35,7 @@ mod tests {
     use super::check;
     use crate::checker::Operations;
     use crate::checker::script::Script;
-    use crate::history::{Action, Phase, Settled};
+    use crate::history::{Action, Phase, Settled, Terms};
 
     fn complaints(script: Script) -> usize {
         let script = script.at(60_000).remark(Action::Emptied { left: 0 });
@@ -74,6 +75,35 @@ mod tests {
         assert_eq!(complaints(vain), 0);
         let trimmed = Script::new().keeping(1).subscription("s", false).published("m1", 0).published("m2", 1);
         assert_eq!(complaints(trimmed.finally(&[(1, "m2")])), 1, "m2 alone");
+    }
+
+    #[test]
+    fn a_dead_letter_is_settled_where_it_died() {
+        let taken = || published().deliver("c", "s", (0, "m1", ""), 3).0;
+        assert_eq!(complaints(taken()), 1);
+        assert_eq!(complaints(taken().dead(0, "s", (0, "m1"), 3)), 0);
+        assert_eq!(complaints(taken().dead(0, "t", (0, "m1"), 3)), 1);
+    }
+
+    #[test]
+    fn what_has_expired_is_settled_and_what_has_not_is_not() {
+        let expiring = |expiry_ms| {
+            let terms = Terms { expiry_ms: Some(expiry_ms), ..Terms::default() };
+            complaints(Script::new().subscription("s", false).published_on("m1", 0, terms))
+        };
+        assert_eq!(expiring(60_000), 0);
+        assert_eq!(expiring(60_001), 1);
+    }
+
+    #[test]
+    fn a_subscription_lacks_only_what_its_filter_matches() {
+        let from = |region: Option<&str>| {
+            let terms = Terms { region: region.map(ToOwned::to_owned), ..Terms::default() };
+            complaints(Script::new().choosy("s", false, "eu").published_on("m1", 0, terms))
+        };
+        assert_eq!(from(Some("eu")), 1);
+        assert_eq!(from(Some("us")), 0);
+        assert_eq!(from(None), 0);
     }
 
     #[test]

@@ -11,13 +11,13 @@ use quorate_client::{
 use tokio::sync::Semaphore;
 
 use super::{Course, PUBLISH_DEADLINE, Stage};
-use crate::history::{Action, Op, Phase, Purpose, Seen};
+use crate::history::{Action, Op, Phase, Purpose, Seen, Terms};
 use crate::world::World;
 
 pub(super) const TOPIC: &str = "log";
 
 /// Replicas of each partition.
-const REPLICAS: u32 = 3;
+pub(super) const REPLICAS: u32 = 3;
 
 /// How much there is, and how fast.
 #[derive(Clone, Debug)]
@@ -115,15 +115,13 @@ pub(super) async fn publish(course: Course, process: &'static str, deadline: Dur
         for _ in 0..fastrand::usize(load.burst.clone()) {
             number += 1;
             let partition = fastrand::u32(..load.partitions);
-            let kind = if load.keys > 0 { Kind::any() } else { Kind::Plain };
+            let (priority, terms) = if load.keys > 0 { any_terms() } else { Default::default() };
             // Delays and priorities have an order of their own, which keys would contradict.
-            let key = match (load.keys, kind) {
-                (1.., Kind::Plain) => format!("k{}", fastrand::usize(..load.keys)),
-                _ => String::new(),
-            };
+            let has_key = load.keys > 0 && priority == 0 && terms.delay_ms.is_none();
+            let key = if has_key { format!("k{}", fastrand::usize(..load.keys)) } else { String::new() };
             // What has a key says so, so that whoever gets it can tell whether it is the right one.
             let at_key = if key.is_empty() { "" } else { "@" };
-            let sent = Sent { message: format!("{process}-{number}{at_key}{key}"), partition, key, kind };
+            let sent = Sent { message: format!("{process}-{number}{at_key}{key}"), partition, key, priority, terms };
             send(&course, process, sent, &publisher, &window).await;
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(load.pause_ms.clone()))).await;
@@ -172,47 +170,58 @@ struct Sent {
     message: String,
     partition: u32,
     key: String,
-    kind: Kind,
+    priority: u8,
+    terms: Terms,
 }
 
-/// How subscriptions are to deliver a message.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Plain,
-    Prioritized(u8),
-    Delayed { priority: u8, delay_ms: u64 },
-}
+/// The attribute that filters ask for.
+pub(super) const REGION: &str = "region";
 
-impl Kind {
-    fn any() -> Self {
-        match fastrand::u8(..10) {
-            0 => Self::Prioritized(fastrand::u8(1..=9)),
-            1 => Self::Delayed { priority: fastrand::u8(..3), delay_ms: fastrand::u64(1..5_000) },
-            _ => Self::Plain,
-        }
-    }
+/// Longer than any run, and than clocks are set forward: what expires then must be delivered.
+const LATER_THAN_ALL: Duration = Duration::from_secs(60 * 86_400);
+
+/// How subscriptions are to deliver a message: its priority and its terms.
+fn any_terms() -> (u8, Terms) {
+    let (priority, delay_ms) = match fastrand::u8(..10) {
+        0 => (fastrand::u8(1..=9), None),
+        1 => (fastrand::u8(..3), Some(fastrand::u64(1..5_000))),
+        _ => (0, None),
+    };
+    let due_ms = delay_ms.unwrap_or(0);
+    let expiry_ms = match fastrand::u8(..40) {
+        // Nobody can take it in time.
+        0 => Some(due_ms + 1),
+        // Some do, and some that come back don't.
+        1..4 => Some(due_ms + fastrand::u64(1..4_000)),
+        4..6 => u64::try_from(LATER_THAN_ALL.as_millis()).ok(),
+        _ => None,
+    };
+    let region = [Some("eu"), Some("us"), None][fastrand::usize(..3)].map(ToOwned::to_owned);
+    (priority, Terms { delay_ms, expiry_ms, region })
 }
 
 impl Sent {
     fn to_message(&self) -> Message {
         let bytes = if fastrand::u8(..20) == 0 { 4_000 } else { 80 };
         let data = format!("{} {}", self.message, "x".repeat(fastrand::usize(..bytes)));
-        let message = Message::new(data).partition(self.partition).ordering_key(self.key.clone());
-        match self.kind {
-            Kind::Plain => message,
-            Kind::Prioritized(priority) => message.priority(priority),
-            Kind::Delayed { priority, delay_ms } => {
-                message.priority(priority).deliver_after(Duration::from_millis(delay_ms))
-            }
+        let mut message = Message::new(data).partition(self.partition).ordering_key(self.key.clone());
+        message = message.priority(self.priority);
+        let Terms { delay_ms, expiry_ms, region } = &self.terms;
+        if let Some(delay_ms) = delay_ms {
+            message = message.deliver_after(Duration::from_millis(*delay_ms));
         }
+        if let Some(expiry_ms) = expiry_ms {
+            message = message.expire_after(Duration::from_millis(*expiry_ms));
+        }
+        if let Some(region) = region {
+            message = message.attribute(REGION, region);
+        }
+        message
     }
 
     fn outcome(&self, offset: Option<u64>, why: String) -> Action {
-        let delay_ms = match self.kind {
-            Kind::Delayed { delay_ms, .. } => Some(delay_ms),
-            Kind::Plain | Kind::Prioritized(_) => None,
-        };
-        Action::Publish { message: self.message.clone(), partition: self.partition, delay_ms, offset, why }
+        let (message, terms) = (self.message.clone(), self.terms.clone());
+        Action::Publish { message, partition: self.partition, terms, offset, why }
     }
 
     fn fail(&self, course: &Course, op: &Op, error: &PublishError) {

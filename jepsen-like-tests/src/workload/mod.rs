@@ -28,7 +28,7 @@ pub enum Job {
     Retries,
     /// They make, change and remove topics of the same names.
     Metadata,
-    /// They publish to a topic, and take the messages of two subscriptions of it.
+    /// They publish to a topic, and take the messages of three subscriptions of it.
     Queue,
 }
 
@@ -71,7 +71,9 @@ impl Job {
                 partitions: load.partitions,
                 final_reads: log::Load::FINAL_READS,
                 subscriptions: queue::SUBSCRIPTIONS.len(),
-                groups: 1 + load.partitions as usize,
+                expiries: true,
+                // The metadata group, the partitions, and that of the dead letters.
+                groups: 2 + load.partitions as usize,
                 ..Expected::default()
             },
         }

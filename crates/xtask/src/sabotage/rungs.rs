@@ -245,4 +245,10 @@ pub(crate) const ROWS: &[Row] = &[
         60,
     ),
     simulation("early-delivery", (SEEDS, &["--workload", "queue", "--faults", "all", "--seconds", "20"]), "early:", 60),
+    simulation(
+        "dead-letter-twice",
+        (SEEDS, &["--workload", "queue", "--faults", "all", "--seconds", "20"]),
+        "dead letter twice:",
+        60,
+    ),
 ];

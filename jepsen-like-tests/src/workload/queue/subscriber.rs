@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ACK_DEADLINE;
+use super::{ACK_DEADLINE, Role};
 use crate::history::{Action, Phase, Settled};
 use crate::workload::log::what_was_seen;
 use crate::workload::{Course, Stage};
@@ -49,8 +49,6 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 impl Manners {
-    pub(super) const ALL: [Manners; 3] = [Manners::Steady, Manners::Forgetful, Manners::Fickle];
-
     fn extends_for(self) -> Duration {
         if self == Self::Forgetful { Duration::ZERO } else { 3 * ACK_DEADLINE }
     }
@@ -60,10 +58,13 @@ impl Manners {
         Duration::from_secs(fastrand::u64(seconds))
     }
 
-    fn deed(self, stage: Stage) -> Deed {
+    fn deed(self, stage: Stage, role: &Role) -> Deed {
         // In the end everybody does what is asked: then nothing may be left.
         if stage >= Stage::Final {
             return Deed::Acknowledge { after: Duration::ZERO };
+        }
+        if fastrand::u8(..100) < role.returned_percent {
+            return Deed::Return { pause: None };
         }
         let millis = |range| Duration::from_millis(fastrand::u64(range));
         match fastrand::u8(..100) {
@@ -84,8 +85,7 @@ impl Manners {
 pub(super) async fn subscribe(
     course: Course,
     process: &'static str,
-    subscription: &'static str,
-    manners: Manners,
+    (role, manners): (Role, Manners),
     mut over: watch::Receiver<bool>,
 ) {
     course.reached(Stage::Faults).await;
@@ -94,7 +94,7 @@ pub(super) async fn subscribe(
     while !*over.borrow() {
         life += 1;
         let name: Arc<str> = format!("{process}/{life}").into();
-        let mut one = Life { course: &course, name, subscription, manners, deeds: &mut deeds, forgotten: Vec::new() };
+        let mut one = Life { course: &course, name, role, manners, deeds: &mut deeds, forgotten: Vec::new() };
         // Why it ended doesn't matter: it begins anew.
         let _ = one.live(&mut over).await;
         while deeds.try_join_next().is_some() {}
@@ -107,7 +107,7 @@ pub(super) async fn subscribe(
 struct Life<'a> {
     course: &'a Course,
     name: Arc<str>,
-    subscription: &'static str,
+    role: Role,
     manners: Manners,
     /// What is being said of deliveries; it outlives the stream.
     deeds: &'a mut JoinSet<()>,
@@ -118,7 +118,8 @@ struct Life<'a> {
 impl Life<'_> {
     async fn live(&mut self, over: &mut watch::Receiver<bool>) -> Result<(), ClientError> {
         let client = self.course.client()?;
-        let builder = client.subscriber(self.subscription).patience(PATIENCE).extend_for(self.manners.extends_for());
+        let builder =
+            client.subscriber(self.role.subscription).patience(PATIENCE).extend_for(self.manners.extends_for());
         let mut subscriber = builder.outstanding_messages(fastrand::u32(5..=100)).build().await?;
         let leaves_at = Instant::now() + self.manners.stays();
         loop {
@@ -157,7 +158,7 @@ impl Life<'_> {
         // One whose key isn't its own is a message that nobody sent.
         let message = if of_key == key { seen.message } else { format!("{} with key {key}", seen.message) };
         let action = Action::Deliver {
-            subscription: self.subscription.to_owned(),
+            subscription: self.role.subscription.to_owned(),
             message: message.clone(),
             partition: seen.partition,
             offset: seen.offset,
@@ -168,11 +169,11 @@ impl Life<'_> {
         let taken = Taken {
             course: self.course.clone(),
             name: Arc::clone(&self.name),
-            subscription: self.subscription,
+            subscription: self.role.subscription,
             message,
             number,
         };
-        match self.manners.deed(self.course.stage()) {
+        match self.manners.deed(self.course.stage(), &self.role) {
             Deed::Acknowledge { after } => {
                 self.deeds.spawn(async move {
                     if !after.is_zero() {

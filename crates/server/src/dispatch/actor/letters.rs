@@ -7,6 +7,7 @@ use futures::FutureExt;
 use quorate_consensus::RaftGroup;
 use quorate_model::limits::ATTRIBUTES_MAX;
 use quorate_model::partition::subscription::{DeadLetter, Outbox};
+use quorate_model::sabotage::{Bug, is_planted};
 use quorate_model::{
     AppendRejected, Codec, DeliveryOptions, PartitionCommand, PartitionId, ProducerStamp, Record, RecordBatchBuilder,
     Reply, SubscriptionId, SubscriptionInfo, TopicState,
@@ -119,7 +120,8 @@ fn append(
     let partition = Partition::of(topic, index).map_err(|error| End::Letter(error.message().to_owned()))?;
     let stamp = ProducerStamp { id: producer, epoch: number, base_sequence: 0 };
     let id = PartitionId::new(topic.id, index);
-    let mut batch = RecordBatchBuilder::new(id, Codec::None, Some(stamp));
+    let stamp = Some(stamp).filter(|_| !is_planted(Bug::DeadLetterTwice));
+    let mut batch = RecordBatchBuilder::new(id, Codec::None, stamp);
     let time_ms = letter.returned_ms;
     batch.push(with_provenance(record, source, subscription, letter)).map_err(|error| broken(&error))?;
     let batch = batch.build().map_err(|error| broken(&error))?.bytes().clone();

@@ -1,47 +1,8 @@
-//! What clients asked for and what they were told, in the order in which it happened.
-//!
-//! An operation begins with `invoke` and ends as `ok`, `fail` (certainly not executed) or `unknown` (perhaps executed).
-//! Checkers see nothing else, so a history that was written down can be judged again later.
-
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! What an operation does, and what came of it.
 
 use serde::{Deserialize, Serialize};
 
 use crate::checker::Expected;
-use crate::trace::Trace;
-
-/// One line of a history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// Time since the world began.
-    pub at_ms: u64,
-    /// Who did it: a client, or `nemesis`.
-    pub process: String,
-    /// Number of the operation, the same in its first and its last event.
-    pub op: u64,
-    /// Where in its life the operation is.
-    pub phase: Phase,
-    /// What is done, and after the end what came of it.
-    #[serde(flatten)]
-    pub action: Action,
-}
-
-/// Where in its life an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// It begins.
-    Invoke,
-    /// It was executed.
-    Ok,
-    /// It was not executed and never will be.
-    Fail,
-    /// Nobody can tell.
-    Unknown,
-}
 
 /// What an operation does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,9 +22,9 @@ pub enum Action {
         message: String,
         /// Where it is to go.
         partition: u32,
-        /// How long subscriptions must not deliver it; `None`: they may at once.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        delay_ms: Option<u64>,
+        /// What it says of its deliveries.
+        #[serde(flatten)]
+        terms: Terms,
         /// Where it went; known after `ok`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         offset: Option<u64>,
@@ -139,6 +100,12 @@ pub enum Action {
         subscription: String,
         /// Whether messages of one key keep their order.
         ordered: bool,
+        /// The region whose messages its filter asks for; `None`: it has no filter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        region: Option<String>,
+        /// After so many attempts a message becomes a dead letter; `None`: never.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        max_attempts: Option<u32>,
     },
     /// A subscriber takes a message from its stream. What it says of it later names it by the number of this operation.
     Deliver {
@@ -189,7 +156,22 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         why: String,
     },
-    /// In the end: waits until nothing is left to be acknowledged, and a while longer; `unknown` if something is.
+    /// Somebody who follows the dead-letter topic sees one more.
+    DeadLetter {
+        /// The letter.
+        #[serde(flatten)]
+        letter: DeadLetter,
+    },
+    /// In the end: reads the dead-letter topic from its beginning to its end.
+    DeadLetters {
+        /// What was seen, in the order of arrival; also after `unknown`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen: Vec<DeadLetter>,
+        /// Why it wasn't `ok`.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+    },
+    /// In the end: waits until nothing is left to be settled, and a while longer; `unknown` if something is.
     Emptied {
         /// What is left, of all subscriptions together; known after the end.
         left: usize,
@@ -316,178 +298,33 @@ pub struct Seen {
     pub message: String,
 }
 
-/// The events of a run.
-#[derive(Clone, Debug, Default)]
-pub struct History {
-    /// In the order in which they happened.
-    pub events: Vec<Event>,
+/// What a message says of its deliveries, counted from the beginning of its publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// How long subscriptions must not deliver it; `None`: they may at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// When they stop delivering it; `None`: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiry_ms: Option<u64>,
+    /// The attribute that filters ask for, if it has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
 }
 
-impl History {
-    /// Writes it as JSON lines.
-    ///
-    /// # Errors
-    /// What the writer says.
-    pub fn write_to(&self, mut out: impl Write) -> io::Result<()> {
-        for event in &self.events {
-            serde_json::to_writer(&mut out, event)?;
-            writeln!(out)?;
-        }
-        Ok(())
-    }
-
-    /// Writes it to a file, as JSON lines.
-    ///
-    /// # Errors
-    /// If the file can't be written.
-    pub fn write_file(&self, path: &Path) -> io::Result<()> {
-        let mut out = BufWriter::new(File::create(path)?);
-        self.write_to(&mut out)?;
-        out.flush()
-    }
-
-    /// Reads JSON lines.
-    ///
-    /// # Errors
-    /// If a line isn't an event.
-    pub fn parse(text: &str) -> serde_json::Result<Self> {
-        let events = text.lines().map(serde_json::from_str).collect::<serde_json::Result<_>>()?;
-        Ok(Self { events })
-    }
-}
-
-/// Writes the history while it happens. Cheap to clone; the clones write the same one.
-#[derive(Clone)]
-pub struct Recorder {
-    recorded: Arc<Mutex<Recorded>>,
-    trace: Trace,
-}
-
-#[derive(Default)]
-struct Recorded {
-    history: History,
-    next_op: u64,
-}
-
-/// An operation that has begun.
-#[derive(Clone, Debug)]
-#[must_use = "an operation that never ends is a violation"]
-pub struct Op {
-    number: u64,
-    process: String,
-}
-
-impl Recorder {
-    /// Everything recorded also goes into `trace`, and gets its time from there.
-    #[must_use]
-    pub fn new(trace: Trace) -> Self {
-        Self { recorded: Arc::default(), trace }
-    }
-
-    /// An operation begins.
-    pub fn invoke(&self, process: &str, action: Action) -> Op {
-        let mut recorded = self.lock();
-        recorded.next_op += 1;
-        let op = Op { number: recorded.next_op, process: process.to_owned() };
-        self.record(recorded, &op, Phase::Invoke, action);
-        op
-    }
-
-    /// An operation ends.
-    pub fn end(&self, op: &Op, phase: Phase, action: Action) {
-        self.record(self.lock(), op, phase, action);
-    }
-
-    /// Something that has no duration, and that others name by the number that is returned.
-    pub fn occurrence(&self, process: &str, action: Action) -> u64 {
-        let mut recorded = self.lock();
-        recorded.next_op += 1;
-        let op = Op { number: recorded.next_op, process: process.to_owned() };
-        self.record(recorded, &op, Phase::Ok, action);
-        op.number
-    }
-
-    /// Something that has no duration.
-    pub fn remark(&self, process: &str, action: Action) {
-        let op = Op { number: 0, process: process.to_owned() };
-        self.record(self.lock(), &op, Phase::Ok, action);
-    }
-
-    /// Shows everybody's events from a position on, and says where the next ones will be.
-    pub fn follow(&self, from: usize, mut look: impl FnMut(&Event)) -> usize {
-        let recorded = self.lock();
-        let events = &recorded.history.events;
-        events.iter().skip(from).for_each(&mut look);
-        events.len()
-    }
-
-    /// Time since the world began.
-    #[must_use]
-    pub fn now_ms(&self) -> u64 {
-        self.trace.now_ms()
-    }
-
-    /// What was recorded so far.
-    #[must_use]
-    pub fn history(&self) -> History {
-        self.lock().history.clone()
-    }
-
-    /// The time is taken while nobody else can record, so that it never goes back from one event to the next.
-    fn record(&self, mut recorded: MutexGuard<'_, Recorded>, op: &Op, phase: Phase, action: Action) {
-        let event = Event { at_ms: self.trace.now_ms(), process: op.process.clone(), op: op.number, phase, action };
-        if self.trace.is_kept() {
-            // An event always has a JSON form; if it had none, the trace would miss its content and nothing else.
-            let line = serde_json::to_string(&event).unwrap_or_default();
-            self.trace.note(&op.process, "history", &line);
-        }
-        recorded.history.events.push(event);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Recorded> {
-        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
-    use super::*;
-
-    #[test]
-    fn a_history_survives_being_written_down() {
-        let recorder = Recorder::new(Trace::new());
-        let publish = |offset| Action::Publish {
-            message: "a-1".to_owned(),
-            partition: 2,
-            delay_ms: None,
-            offset,
-            why: String::new(),
-        };
-        let op = recorder.invoke("a", publish(None));
-        recorder.end(&op, Phase::Ok, publish(Some(7)));
-        let seen = vec![Seen { partition: 2, offset: 7, message: "a-1".to_owned() }];
-        recorder.remark("b", Action::Read { purpose: Purpose::Tail, seen, why: "cut".to_owned() });
-        let (subscription, message) = ("plain".to_owned(), "a-1".to_owned());
-        let delivery = recorder.occurrence(
-            "s",
-            Action::Deliver {
-                subscription: subscription.clone(),
-                message: message.clone(),
-                partition: 2,
-                offset: 7,
-                key: String::new(),
-                attempt: 1,
-            },
-        );
-        let settled = Some(Settled::Already);
-        recorder.remark("s", Action::Acknowledge { subscription, message, delivery, settled, why: String::new() });
-        recorder.remark("nemesis", Action::Healed);
-        let history = recorder.history();
-        let mut text = Vec::new();
-        history.write_to(&mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
-        assert!(text.contains(r#""phase":"invoke","action":"publish","message":"a-1","partition":2}"#), "{text}");
-        assert_eq!(History::parse(&text).unwrap().events, history.events);
-    }
+/// A record of the dead-letter topic, which has one partition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Its offset there.
+    pub letter: u64,
+    /// The subscription that gave it up.
+    pub subscription: String,
+    /// The message, as in its `Publish`.
+    pub message: String,
+    /// Where it came from.
+    pub partition: u32,
+    /// Where in it.
+    pub offset: u64,
+    /// How often it was delivered.
+    pub attempts: u32,
 }
