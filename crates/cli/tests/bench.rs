@@ -66,6 +66,18 @@ fn counts_agree_with_what_is_in_the_topic() {
     assert_eq!(read(&cluster, &topic).len() as u64, 700 + published(&row));
     cluster.run(&["bench", "pub", "--topic", &topic, "--size", "2000000"]).fails(2, &["2000000", &topic, "1048576"]);
 
+    // Subscribers share what is there, and what comes; their subscription goes afterwards.
+    let there = 700 + published(&row);
+    let row = cluster.run(&["bench", "sub", "--topic", &topic, "--subscribers", "2", "-o", "json"]).ok().object();
+    assert_eq!((row["read"].as_u64(), &row["subscribers"], &row["readers"]), (Some(there), &2.into(), &0.into()));
+    assert_eq!(row["acknowledgements_lost"], 0, "{row}");
+    let taken = [&["bench", "e2e", "--topic", &topic, "--subscribers", "2"], &common[..]].concat();
+    let row = cluster.run(&taken).ok().object();
+    assert_eq!((row["read"].as_u64(), row["missing"].as_u64()), (Some(500), Some(0)), "{row}");
+    assert!(row["end_to_end_ms"]["p99"].is_number(), "{row}");
+    let left = cluster.run(&["subscription", "ls", "-o", "json"]).ok().objects();
+    assert!(left.is_empty(), "{left:?}");
+
     // One of its own goes afterwards.
     let row = cluster.run(&["bench", "sub", "--messages", "300", "--size", "10", "-o", "json"]).ok().object();
     assert_eq!((row["read"].as_u64(), row["payload_bytes"].as_u64()), (Some(300), Some(3000)), "{row}");

@@ -43,6 +43,7 @@ fn a_subscription_shows_its_numbers_and_is_moved() {
     );
     assert!(begun["oldest_unacknowledged_seconds"].as_f64().is_some(), "{begun}");
     assert_eq!(begun["partitions"][0]["backlog_messages"], 3);
+    assert_eq!((&begun["priorities"][0]["priority"], &begun["priorities"][0]["ready"]), (&0.into(), &3.into()));
     let all = |count: &str| cluster.run(&["sub", "waiters", "--count", count, "-o", "raw"]).ok().text();
     assert_eq!(all("3"), "one\ntwo\nthree\n");
     support::eventually("all is acknowledged", || (status(&cluster)["acknowledged_total"] == 3).then_some(()));

@@ -364,8 +364,7 @@ impl RaftGroup {
     /// Whether a message was deleted.
     #[must_use]
     pub fn is_deleted(&self, offset: Offset) -> bool {
-        self.inner.published.progress.borrow().deletions > 0
-            && self.look(|machine| machine.deleted().contains(offset)).unwrap_or_default()
+        self.kept(offset..offset.next()).is_empty()
     }
 
     /// What of a part of the log wasn't deleted, in order.
@@ -378,8 +377,7 @@ impl RaftGroup {
     }
 
     /// Applied record batches from the one that holds `from` on, about `bytes_max` bytes of them, at least one
-    /// unless `from` is the end. The first may begin before `from`: batches are stored whole, with what was deleted of
-    /// them ([`RaftGroup::kept`]).
+    /// unless `from` is the end. The first may begin before `from`: batches are stored whole.
     ///
     /// # Errors
     /// [`ReadError::OutOfRange`], or what the disk said.

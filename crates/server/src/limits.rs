@@ -146,6 +146,15 @@ pub(crate) const WATCH_PAUSE: Duration = Duration::from_millis(20);
 /// Topics or subscriptions in one page, if the request doesn't say.
 pub(crate) const PAGE_SIZE_DEFAULT: usize = 100;
 
+/// Reads of higher lanes before an actor hands out what it has of lower ones: one for each lane.
+pub(crate) const DISPATCH_READS_AT_ONCE: usize = 20;
+
+/// Messages with a priority or a time of their own that are looked at to count those that wait, in one partition.
+pub(crate) const DEPTH_PLACES: usize = 20_000;
+
+/// Of those, at a time.
+pub(crate) const DEPTH_PLACES_AT_ONCE: usize = 1_000;
+
 /// Messages that are looked at for one page of a list of them.
 pub(crate) const LIST_LOOKED_AT_MAX: usize = 10_000;
 

@@ -48,6 +48,16 @@ async fn take(address: &str, subscription: &str, wait: Duration) -> Vec<String> 
     nodes::texts(&messages)
 }
 
+/// The backlog, and what waits by priority: ready, and for its time.
+async fn depths_of(address: &str, subscription: &str) -> (u64, Vec<(u32, u64, u64)>) {
+    let request = v1::GetSubscriptionRequest { name: subscription.to_owned(), without_status: false };
+    let found = nodes::subscriptions(address).await.get_subscription(request).await.unwrap().into_inner();
+    let status = &found.subscription.unwrap().partition_status[0];
+    assert!(!status.depths_partial);
+    let depths = status.depths.iter().map(|depth| (depth.priority, depth.ready, depth.waiting));
+    (status.backlog_messages, depths.collect())
+}
+
 fn prioritized(data: &str, priority: u32) -> v1::Message {
     v1::Message { priority, ..message(data) }
 }
@@ -65,8 +75,17 @@ async fn higher_priorities_are_delivered_first_however_much_waits() {
     let low: Vec<_> = (0..3_000).map(|number| prioritized(&format!("low {number}"), 0)).collect();
     publish(&address, "orders", low).await;
     publish(&address, "orders", vec![prioritized("high", 9), prioritized("some", 4), prioritized("high too", 9)]).await;
+    let depths = [(9, 2, 0), (4, 1, 0), (0, 3_000, 0)];
+    assert_eq!(depths_of(&address, "billing").await, (3_003, depths.to_vec()), "before anything was read");
     let first = take(&address, "billing", PATIENCE.min(Duration::from_secs(30))).await;
     assert_eq!(first[..4], ["high", "high too", "some", "low 0"]);
+    let left = 3_003 - first.len() as u64;
+    assert_eq!(depths_of(&address, "billing").await, (left, vec![(0, left, 0)]));
+    let later = SystemTime::now() + Duration::from_secs(3_600);
+    publish(&address, "orders", vec![delayed("later", later), v1::Message { priority: 2, ..delayed("too", later) }])
+        .await;
+    let depths = vec![(2, 0, 1), (0, left, 1)];
+    assert_eq!(depths_of(&address, "billing").await, (left + 2, depths));
     publish(&address, "orders", vec![prioritized("late", 1)]).await;
     let next = take(&address, "billing", Duration::from_secs(30)).await;
     assert_eq!(next[..2], ["late".to_owned(), format!("low {}", first.len() - 3)]);

@@ -7,6 +7,7 @@
 //! - [`load`]: the publishers
 //! - [`tally`]: what happened, in counts and histograms
 //! - [`report`]: tables, JSON, files for plots
+//! - [`consume`]: subscribers that share a subscription
 //! - [`publish`], [`drain`], [`delivery`]: the three benchmarks
 
 use crate::connect::Connect;
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use clap::Subcommand;
 
+mod consume;
 mod delivery;
 mod drain;
 mod load;
@@ -28,10 +30,9 @@ mod topic;
 pub(crate) enum BenchCommand {
     /// Publish, and measure how long acknowledgements take and how many there are
     Pub(publish::PubBench),
-    /// Read a topic from its beginning to its end, and measure how fast. With readers, which keep no state
-    /// on the server: there are no subscriptions yet
+    /// Read a topic from its beginning to its end, or take its messages by a subscription, and measure how fast
     Sub(drain::SubBench),
-    /// Publish and read at once, and measure the time from sending a message to reading it
+    /// Publish and read or take at once, and measure the time from sending a message to having it
     E2e(delivery::E2eBench),
 }
 

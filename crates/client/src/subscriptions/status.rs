@@ -43,6 +43,11 @@ pub struct SubscriptionNumbers {
     /// Messages that were tried in vain and aren't settled, by how often at most: 1, 2, 5, 10, 20, 50, 100, and
     /// [`u32::MAX`] for what was tried more often.
     pub attempts: BTreeMap<u32, u64>,
+    /// By priority: messages that could be delivered, are in flight, or wait for their next attempt; and those that wait for
+    /// their time.
+    pub depths: BTreeMap<u32, (u64, u64)>,
+    /// There are more messages with a priority or a time of their own than are counted.
+    pub depths_partial: bool,
 }
 
 impl Subscription {
@@ -61,6 +66,11 @@ impl SubscriptionNumbers {
         for (bound, messages) in &other.attempts {
             *attempts.entry(*bound).or_default() += messages;
         }
+        let mut depths = self.depths;
+        for (priority, (ready, waiting)) in &other.depths {
+            let depth = depths.entry(*priority).or_default();
+            *depth = (depth.0 + ready, depth.1 + waiting);
+        }
         Self {
             backlog_messages: self.backlog_messages + other.backlog_messages,
             // `None` is less than any age.
@@ -74,6 +84,8 @@ impl SubscriptionNumbers {
             dead_letters_waiting: self.dead_letters_waiting + other.dead_letters_waiting,
             subscribers: self.subscribers.max(other.subscribers),
             attempts,
+            depths,
+            depths_partial: self.depths_partial || other.depths_partial,
         }
     }
 }
@@ -92,6 +104,8 @@ impl From<pb::SubscriptionPartitionStatus> for SubscriptionPartitionStatus {
             dead_letters_waiting: status.dead_letters_waiting,
             subscribers: status.subscribers,
             attempts: status.attempts.iter().map(|bucket| (bucket.attempts_max, bucket.messages)).collect(),
+            depths: status.depths.iter().map(|depth| (depth.priority, (depth.ready, depth.waiting))).collect(),
+            depths_partial: status.depths_partial,
         };
         Self { partition: status.partition, numbers: (!status.unavailable).then_some(numbers) }
     }
@@ -110,6 +124,7 @@ mod tests {
             subscribers: partition + 1,
             unavailable,
             attempts: vec![pb::AttemptsBucket { attempts_max: 2, messages: 1 }],
+            depths: vec![pb::PriorityDepth { priority: 7, ready: 1, waiting: 2 }],
             ..Default::default()
         };
         let status = [wire(0, 2, Some(5), false), wire(1, 0, None, false), wire(2, 9, Some(99), true)];
@@ -120,6 +135,7 @@ mod tests {
             oldest_unacknowledged_age: Some(Duration::from_secs(5)),
             subscribers: 2,
             attempts: BTreeMap::from([(2, 2)]),
+            depths: BTreeMap::from([(7, (2, 4))]),
             ..SubscriptionNumbers::default()
         };
         assert_eq!(subscription.numbers(), expected);

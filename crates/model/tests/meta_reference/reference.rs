@@ -26,7 +26,8 @@ pub(crate) struct PlainSubscription {
     topic: u64,
     etag: u64,
     ack_deadline_ms: u64,
-    dead_letter_topic: Option<u64>,
+    /// Topic and attempts.
+    dead_letter: Option<(u64, u32)>,
 }
 
 #[derive(Default)]
@@ -107,7 +108,7 @@ impl Reference {
                     return Ok(());
                 }
                 let topic = self.topics.get(&name).ok_or(Reason::TopicNotFound)?.id;
-                if self.subscriptions.values().any(|it| it.dead_letter_topic == Some(topic)) {
+                if self.subscriptions.values().any(|it| it.dead_letter.is_some_and(|(to, _)| to == topic)) {
                     return Err(Reason::TopicInUse);
                 }
                 self.topics.remove(&name);
@@ -145,13 +146,13 @@ impl Reference {
         if new.start.len() > found.partitions as usize {
             return Err(Reason::InvalidArgument);
         }
-        let dead_letter_topic = self.dead_letter_topic(new.dead_letter)?;
+        let dead_letter = self.dead_letter(new.dead_letter)?;
         self.version += 1;
         self.subscriptions_ever += 1;
         let (id, etag) = (self.subscriptions_ever, self.version);
         self.subscriptions_done.insert(("create", new.name.clone(), new.request_id), id);
         let ack_deadline_ms = new.ack_deadline_ms;
-        self.subscriptions.insert(new.name, PlainSubscription { id, topic, etag, ack_deadline_ms, dead_letter_topic });
+        self.subscriptions.insert(new.name, PlainSubscription { id, topic, etag, ack_deadline_ms, dead_letter });
         Ok(())
     }
 
@@ -173,7 +174,7 @@ impl Reference {
             if !dead_letter_may_be(dead_letter.as_ref(), present.topic) {
                 return Err(Reason::InvalidArgument);
             }
-            changed.dead_letter_topic = self.dead_letter_topic(dead_letter)?;
+            changed.dead_letter = self.dead_letter(dead_letter)?;
         }
         if changed != present {
             self.version += 1;
@@ -184,10 +185,11 @@ impl Reference {
         Ok(())
     }
 
-    fn dead_letter_topic(&self, policy: Option<DeadLetterPolicy>) -> Result<Option<u64>, Reason> {
+    fn dead_letter(&self, policy: Option<DeadLetterPolicy>) -> Result<Option<(u64, u32)>, Reason> {
         let Some(policy) = policy else { return Ok(None) };
         let topic = policy.topic.get();
-        if self.topics.values().any(|it| it.id == topic) { Ok(Some(topic)) } else { Err(Reason::TopicNotFound) }
+        let known = self.topics.values().any(|it| it.id == topic);
+        if known { Ok(Some((topic, policy.max_attempts))) } else { Err(Reason::TopicNotFound) }
     }
 
     fn subscription_repeated(
@@ -230,6 +232,6 @@ pub(crate) fn plain_subscription(subscription: &SubscriptionInfo) -> PlainSubscr
         topic: subscription.topic.get(),
         etag: subscription.etag,
         ack_deadline_ms: subscription.ack_deadline_ms,
-        dead_letter_topic: subscription.dead_letter.as_ref().map(|policy| policy.topic.get()),
+        dead_letter: subscription.dead_letter.as_ref().map(|policy| (policy.topic.get(), policy.max_attempts)),
     }
 }

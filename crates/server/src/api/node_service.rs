@@ -108,7 +108,7 @@ impl NodeQuestions {
             let snapshot = self.front.dispatch.snapshot(&group, &partition.to_string(), subscription, start).await?;
             return Ok(wire::GetSubscriptionStatusResponse { status: None, snapshot: snapshot.encode() });
         }
-        let status = self.front.dispatch.status(&group, partition, subscription, start).await;
+        let status = self.front.dispatch.status_in_depth(&group, partition, subscription, start).await;
         Ok(wire::GetSubscriptionStatusResponse { status: Some(status), snapshot: Default::default() })
     }
 

@@ -32,7 +32,7 @@ use crate::api::error::ApiError;
 use crate::front::Partition;
 use crate::limits::{
     DISPATCH_DEAD_LETTERS, DISPATCH_DOUBT, DISPATCH_INTERVALS, DISPATCH_ORDERS_AT_ONCE, DISPATCH_READ_AHEAD,
-    DISPATCH_UNSETTLED, SETTLEMENT_PAUSE, SETTLEMENT_TIME,
+    DISPATCH_READS_AT_ONCE, DISPATCH_UNSETTLED, SETTLEMENT_PAUSE, SETTLEMENT_TIME,
 };
 use crate::metrics::Metrics;
 use crate::router::Router;
@@ -212,7 +212,14 @@ impl Desk {
         self.count_dead_letters();
         self.dispatcher.expire(now_ms, || fastrand::u64(..));
         self.follow_lanes().await?;
-        let more = self.read_ahead().await?;
+        let mut more = self.read_ahead().await?;
+        // A lane that is ready mustn't be handed out because several higher ones have something new at a time.
+        for _ in 0..DISPATCH_READS_AT_ONCE {
+            if !more || !self.dispatcher.wants_higher() {
+                break;
+            }
+            more = self.read_ahead().await?;
+        }
         self.hand_out().await?;
         self.answer();
         self.settle();

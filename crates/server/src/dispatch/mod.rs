@@ -12,6 +12,7 @@
 
 mod actor;
 mod attach;
+mod depth;
 mod filtering;
 mod records;
 mod say;

@@ -1,8 +1,10 @@
 //! Numbers of a subscription in a partition that this node leads. Looks at what is there, and starts nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use futures::future::OptionFuture;
 use quorate_consensus::RaftGroup;
 use quorate_model::partition::subscription::deliver::Gauges;
 use quorate_model::partition::subscription::{Snapshot, SubscriptionState};
@@ -10,11 +12,47 @@ use quorate_model::{GroupId, Offset, PartitionId, SubscriptionId};
 use quorate_proto::v1;
 
 use super::Dispatch;
+use super::depth::{Counting, Depth};
 use super::records::Records;
 use crate::api::error::ApiError;
 use crate::limits::OLDEST_REMEMBERED;
 
 impl Dispatch {
+    /// With what waits by priority, which has to be counted.
+    pub(crate) async fn status_in_depth(
+        &self,
+        group: &RaftGroup,
+        partition: PartitionId,
+        subscription: SubscriptionId,
+        start: Offset,
+    ) -> v1::SubscriptionPartitionStatus {
+        let status = self.status(group, partition, subscription, start).await;
+        let counting = group.look(|machine| match machine.subscriptions().get(subscription) {
+            Some(state) => Counting::of(machine, state),
+            None => Counting::of(machine, &SubscriptionState::new(start)),
+        });
+        // Whoever looks gets what there is; what failed is in the log, and the group finds out by itself.
+        let Some(Ok(depth)) = OptionFuture::from(counting.map(|counting| counting.count(group))).await else {
+            return v1::SubscriptionPartitionStatus { depths_partial: true, ..status };
+        };
+        let Depth { ready, waiting, is_partial } = depth;
+        let of = |counted: &BTreeMap<u8, u64>, priority| counted.get(&priority).copied().unwrap_or(0);
+        let priorities: BTreeSet<u8> = ready.keys().chain(waiting.keys()).copied().collect();
+        let depths = priorities.into_iter().rev().map(|priority| v1::PriorityDepth {
+            priority: priority.into(),
+            ready: of(&ready, priority),
+            waiting: of(&waiting, priority),
+        });
+        let all: u64 = ready.values().chain(waiting.values()).sum();
+        let backlog_messages = if is_partial { status.backlog_messages } else { all };
+        v1::SubscriptionPartitionStatus {
+            backlog_messages,
+            depths: depths.collect(),
+            depths_partial: is_partial,
+            ..status
+        }
+    }
+
     /// As this replica has applied. `start` is where the subscription begins, if it hasn't begun here.
     pub(crate) async fn status(
         &self,
@@ -53,6 +91,8 @@ impl Dispatch {
             dead_letters_waiting: standing.dead_letters_waiting,
             subscribers: u32::try_from(gauges.sessions).unwrap_or(u32::MAX),
             attempts: attempts.map(|(attempts_max, messages)| v1::AttemptsBucket { attempts_max, messages }).collect(),
+            depths: Vec::new(),
+            depths_partial: false,
         }
     }
 

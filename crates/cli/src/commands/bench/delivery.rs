@@ -1,5 +1,6 @@
-//! `quorate bench e2e`: the time from sending a message to reading it.
+//! `quorate bench e2e`: the time from sending a message to having it.
 
+use super::consume::{Account, Consumers, consume};
 use super::load;
 use super::options::{Files, Load, LoadRow, Target};
 use super::publish::{PublishedRow, TopicRow, something_happened, stop_on_ctrl_c};
@@ -12,10 +13,11 @@ use crate::output::Output;
 use bytes::{BufMut, Bytes, BytesMut};
 use clap::Args;
 use futures::StreamExt;
-use quorate_client::{ClientError, Reader, Start, Topic};
+use quorate_client::{ClientError, Reader, ReceivedMessage, Start, Topic};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -36,8 +38,8 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 static RUN: LazyLock<u64> = LazyLock::new(|| fastrand::u64(..));
 
 /// Publishers and readers are in this one process, so that one clock measures both ends. Latency counts
-/// from when a message is due, as in `bench pub`. Readers keep no state on the server: there are no
-/// subscriptions yet.
+/// from when a message is due, as in `bench pub`. Every reader reads everything; subscribers share one subscription, made for
+/// the run, and acknowledge each message by itself.
 #[derive(Debug, Args)]
 pub(crate) struct E2eBench {
     #[command(flatten)]
@@ -47,6 +49,9 @@ pub(crate) struct E2eBench {
     /// Readers, each of everything
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     readers: u32,
+    /// Instead of readers, so many subscribers
+    #[arg(long, value_name = "COUNT", conflicts_with = "readers", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    subscribers: Option<u32>,
     #[command(flatten)]
     files: Files,
 }
@@ -58,12 +63,15 @@ struct Summary {
     topic: TopicRow,
     #[serde(flatten)]
     load: LoadRow,
+    /// 0 if there are subscribers.
     readers: u32,
+    /// They share one subscription, and acknowledge each message.
+    subscribers: u32,
     #[serde(flatten)]
     published: PublishedRow,
-    /// By all readers together, those of the warm-up not counted.
+    /// By all readers or subscribers together, those of the warm-up not counted.
     read: u64,
-    /// Acknowledged, but not read in time, over all readers.
+    /// Published, but not read, or taken and acknowledged, in time, over all readers.
     missing: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     end_to_end_ms: Option<LatencyRow>,
@@ -98,8 +106,13 @@ impl E2eBench {
         let (acknowledged, delivered) = (SharedTally::new(), SharedTally::new());
         let mut reading = JoinSet::new();
         let cpu = cpu_seconds();
-        let mut readers = Vec::new();
-        for _ in 0..self.readers {
+        let (mut readers, mut subscribers, mut subscription) = (Vec::new(), Vec::new(), None);
+        if let Some(count) = self.subscribers {
+            let consumers = Consumers::prepare(connect, &topic.name, Start::Latest, count).await?;
+            subscription = Some(consumers.name());
+            subscribers = consumers.subscribers;
+        }
+        for _ in 0..self.readers() {
             let builder = connect.client()?.reader(&topic.name).patience(connect.timeout());
             let builder =
                 starts.iter().fold(builder, |builder, (partition, start)| builder.partition(*partition, *start));
@@ -111,15 +124,23 @@ impl E2eBench {
         for reader in readers {
             reading.spawn(receive(reader, delivered.clone(), from));
         }
+        let settled = Arc::new(AtomicU64::new(0));
+        for subscriber in subscribers {
+            let account = Taken { tally: delivered.clone(), settled: Arc::clone(&settled), measured_from: from };
+            reading.spawn(consume(subscriber, account));
+        }
         let observer = Observer::start(&delivered, from, "publishing and reading")?;
         let ended = running.end().await?;
         let expected = {
             let tally = acknowledged.lock();
-            (tally.messages + tally.warm_up) * u64::from(self.readers)
+            (tally.messages + tally.warm_up) * u64::from(self.readers().max(1))
         };
-        let arrived = || {
-            let tally = delivered.lock();
-            tally.messages + tally.warm_up
+        let arrived = || match subscription {
+            Some(_) => settled.load(Ordering::Relaxed),
+            None => {
+                let tally = delivered.lock();
+                tally.messages + tally.warm_up
+            }
         };
         let all = async {
             while arrived() < expected && !reading.is_empty() {
@@ -137,13 +158,17 @@ impl E2eBench {
             }
         }
         let missing = expected.saturating_sub(arrived());
+        if let Some(subscription) = subscription {
+            Consumers::remove(subscription, &connect.client()?).await?;
+        }
 
         let (acknowledged, delivered) = (acknowledged.lock(), delivered.lock());
         let summary = Summary {
             bench: "e2e",
             topic: TopicRow::of(topic),
             load: self.load.row(),
-            readers: self.readers,
+            readers: self.readers(),
+            subscribers: self.subscribers.unwrap_or(0),
             published: PublishedRow::of(&acknowledged, ended, from),
             read: delivered.messages,
             missing,
@@ -154,7 +179,11 @@ impl E2eBench {
         output.result(&summary, || {
             let good = [("published", &*acknowledged, from), ("read", &*delivered, from)];
             let table = report::outcomes(&good, summary.published.errors());
-            let head = format!("{}\n{}, {} readers", summary.topic.text(), summary.load.text(), self.readers);
+            let who = match self.subscribers {
+                Some(count) => format!("{count} subscribers"),
+                None => format!("{} readers", self.readers),
+            };
+            let head = format!("{}\n{}, {who}", summary.topic.text(), summary.load.text());
             format!("{head}\n\n{table}\n\n{}", summary.published.remarks(summary.client_cpu_seconds))
         })?;
         if missing > 0 {
@@ -164,6 +193,32 @@ impl E2eBench {
         }
         something_happened(&delivered)
     }
+}
+
+impl E2eBench {
+    fn readers(&self) -> u32 {
+        if self.subscribers.is_some() { 0 } else { self.readers }
+    }
+}
+
+/// The account of one subscriber.
+struct Taken {
+    tally: SharedTally,
+    settled: Arc<AtomicU64>,
+    measured_from: Instant,
+}
+
+impl Account for Taken {
+    fn delivered(&self, message: &ReceivedMessage, now: Instant) {
+        count(&self.tally, message, self.measured_from, now);
+    }
+
+    fn settled(&self, _: u64, _: Instant) {
+        self.settled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It is delivered again, and counted then.
+    fn lost(&self) {}
 }
 
 /// The first bytes of the text replaced by the run and by when the message was due.
@@ -186,14 +241,17 @@ fn due(payload: &[u8]) -> Option<Instant> {
 /// Reads until it is stopped, or can't.
 async fn receive(mut reader: Reader, tally: SharedTally, measured_from: Instant) -> Result<(), ClientError> {
     while let Some(message) = reader.next().await {
-        let message = message?;
-        let now = Instant::now();
-        if let Some(since) = due(&message.data) {
-            let sent = Sent { since, bytes: message.data.len() as u64, measured: since >= measured_from };
-            tally.lock().arrived(sent, now);
-        }
+        count(&tally, &message?, measured_from, Instant::now());
     }
     Ok(())
+}
+
+/// A message of this run has arrived.
+fn count(tally: &SharedTally, message: &ReceivedMessage, measured_from: Instant, now: Instant) {
+    if let Some(since) = due(&message.data) {
+        let sent = Sent { since, bytes: message.data.len() as u64, measured: since >= measured_from };
+        tally.lock().arrived(sent, now);
+    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl BenchTopic {
     }
 }
 
-fn fresh_name() -> String {
+pub(super) fn fresh_name() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     format!("bench-{seconds}-{:04x}", fastrand::u16(..))
 }

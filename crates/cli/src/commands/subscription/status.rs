@@ -46,6 +46,18 @@ struct Numbers {
     dead_letters_waiting: u64,
     subscribers: u32,
     attempts: BTreeMap<String, u64>,
+    /// The highest first.
+    priorities: Vec<PriorityRow>,
+    /// There are more messages with a priority or a time of their own than were counted.
+    priorities_partial: bool,
+}
+
+#[derive(Serialize)]
+struct PriorityRow {
+    priority: u32,
+    ready: u64,
+    /// For their time.
+    waiting: u64,
 }
 
 /// The status of one subscription in a list, as JSON.
@@ -136,6 +148,8 @@ impl Status {
 
     pub(super) fn text(&self) -> String {
         let Numbers { acknowledged_total, dead_letters_waiting, subscribers, attempts, .. } = &self.numbers;
+        let priorities: Vec<String> = self.numbers.priorities.iter().map(PriorityRow::text).collect();
+        let at_least = if self.numbers.priorities_partial { "at least " } else { "" };
         let rate = self.acknowledged_per_second.map(|rate| format!(", {rate:.1} a second")).unwrap_or_default();
         let attempts: Vec<String> = attempts.iter().map(|(bound, count)| format!("{count} up to {bound}")).collect();
         let mut lines = vec![
@@ -143,6 +157,9 @@ impl Status {
             format!("subscribers   {subscribers}"),
             format!("tried in vain {}", if attempts.is_empty() { "none".to_owned() } else { attempts.join(", ") }),
         ];
+        if !priorities.is_empty() {
+            lines.push(format!("by priority   {at_least}{}", priorities.join(", ")));
+        }
         if *dead_letters_waiting > 0 {
             lines.push(format!("dead letters that wait to be published: {dead_letters_waiting}"));
         }
@@ -173,6 +190,8 @@ impl Numbers {
             dead_letters_waiting: numbers.dead_letters_waiting,
             subscribers: numbers.subscribers,
             attempts: numbers.attempts.iter().map(|(most, count)| (bound(*most), *count)).collect(),
+            priorities: numbers.depths.iter().rev().map(PriorityRow::of).collect(),
+            priorities_partial: numbers.depths_partial,
         }
     }
 
@@ -191,6 +210,17 @@ impl Numbers {
             self.dead_lettered_total.to_string(),
             self.lost_total.to_string(),
         ]
+    }
+}
+
+impl PriorityRow {
+    fn of((priority, (ready, waiting)): (&u32, &(u64, u64))) -> Self {
+        Self { priority: *priority, ready: *ready, waiting: *waiting }
+    }
+
+    fn text(&self) -> String {
+        let waiting = if self.waiting > 0 { format!(" and {} not due", self.waiting) } else { String::new() };
+        format!("{} of {}{waiting}", self.ready, self.priority)
     }
 }
 

@@ -30,16 +30,11 @@ pub struct Standing {
 impl SubscriptionState {
     /// Its numbers, in a partition whose log reaches from `log.start` to `log.end`, without what was deleted.
     pub fn standing(&self, log: Range<Offset>, deleted: &Deleted, now_ms: u64) -> Standing {
-        let from = log.start.max(self.start);
         let mut standing =
             Standing { dead_letters_waiting: self.outbox.len() as u64, tally: self.tally, ..Standing::default() };
-        let none = super::Settled::default();
-        let settled = self.lanes.get(&Lane::LOG).unwrap_or(&none);
-        for gap in settled.gaps(Place::at(from)..Place::at(log.end)) {
-            for kept in deleted.kept(gap.start.offset..gap.end.offset) {
-                standing.backlog += kept.end.checked_since(kept.start).unwrap_or_default();
-                standing.oldest.get_or_insert(kept.start);
-            }
+        for range in self.unsettled(log, deleted) {
+            standing.backlog += range.end.checked_since(range.start).unwrap_or_default();
+            standing.oldest.get_or_insert(range.start);
         }
         for retry in self.retries.values() {
             standing.delayed += u64::from(retry.due_ms > now_ms);
@@ -47,6 +42,17 @@ impl SubscriptionState {
             *standing.attempts.entry(bucket.unwrap_or(u32::MAX)).or_default() += 1;
         }
         standing
+    }
+
+    /// What of the log isn't settled there, in order, without what was deleted. Messages with a priority or a time of their
+    /// own are settled there once they were read, and wait in their lanes.
+    pub fn unsettled(&self, log: Range<Offset>, deleted: &Deleted) -> impl Iterator<Item = Range<Offset>> {
+        let from = log.start.max(self.start);
+        let gaps: Vec<Range<Place>> = match self.lanes.get(&Lane::LOG) {
+            Some(settled) => settled.gaps(Place::at(from)..Place::at(log.end)).collect(),
+            None => vec![Place::at(from)..Place::at(log.end)],
+        };
+        gaps.into_iter().flat_map(|gap| deleted.kept(gap.start.offset..gap.end.offset))
     }
 }
 

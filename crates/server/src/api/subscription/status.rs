@@ -41,7 +41,7 @@ impl Subscriptions {
         let ask = |leader: Leader| async {
             match leader {
                 Leader::Local(group) => {
-                    Ok(self.front.dispatch.status(&group, partition.id, subscription.id, start).await)
+                    Ok(self.front.dispatch.status_in_depth(&group, partition.id, subscription.id, start).await)
                 }
                 Leader::Remote(leader, mut client) => {
                     let answered = client.get_subscription_status(question(partition, subscription, false)).await;

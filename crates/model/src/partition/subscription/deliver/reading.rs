@@ -42,6 +42,14 @@ impl Dispatcher {
         unread.next()
     }
 
+    /// Whether what should be read next would be delivered before what is ready.
+    pub fn wants_higher(&self) -> bool {
+        match (self.wants(), self.ready.first()) {
+            (Some(Want::Lane { from, .. }), Some(first)) => from.lane > first.lane,
+            _ => false,
+        }
+    }
+
     /// A lane was read from `read.start` to `read.end`: these messages are wanted, in order; what lies between is passed
     /// over for good, unless it was delivered before.
     pub fn offer(&mut self, lane: Lane, read: Range<Place>, candidates: &[Candidate]) {

@@ -34,6 +34,11 @@ impl ReadyQueue {
         self.by_lane.get(&lane).copied().unwrap_or(0)
     }
 
+    /// The first one.
+    pub(super) fn first(&self) -> Option<Position> {
+        self.messages.keys().next().copied().map(position)
+    }
+
     pub(super) fn insert(&mut self, position: Position, ready: Ready) {
         if self.messages.insert(rank(position), ready).is_none() {
             *self.by_lane.entry(position.lane).or_default() += 1;
