@@ -1,5 +1,6 @@
 //! The handle of one replica of one Raft group.
 
+mod deleted;
 mod leadership;
 
 use std::collections::BTreeMap;
@@ -359,21 +360,6 @@ impl RaftGroup {
     #[must_use]
     pub fn look<T>(&self, at: impl FnOnce(&PartitionMachine) -> T) -> Option<T> {
         self.inner.published.machine().as_partition().map(at)
-    }
-
-    /// Whether a message was deleted.
-    #[must_use]
-    pub fn is_deleted(&self, offset: Offset) -> bool {
-        self.kept(offset..offset.next()).is_empty()
-    }
-
-    /// What of a part of the log wasn't deleted, in order.
-    #[must_use]
-    pub fn kept(&self, range: Range<Offset>) -> Vec<Range<Offset>> {
-        if self.inner.published.progress.borrow().deletions == 0 {
-            return vec![range];
-        }
-        self.look(|machine| machine.deleted().kept(range).collect()).unwrap_or_default()
     }
 
     /// Applied record batches from the one that holds `from` on, about `bytes_max` bytes of them, at least one

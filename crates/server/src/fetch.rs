@@ -207,8 +207,8 @@ impl LogTail {
                 let end = end_of(&batch)?;
                 let whole = batch.base_offset..end;
                 let kept = self.group.kept(whole.clone());
-                if kept != [whole.clone()] {
-                    self.left = self.parts(&batch, whole, kept)?.into();
+                if kept != [whole] {
+                    self.left = self.parts(&batch, self.next..end, kept)?.into();
                 }
                 self.next = end;
                 if self.left.is_empty() {
@@ -218,6 +218,11 @@ impl LogTail {
             }
             self.ahead = None;
             self.wait_for_records().await?;
+            let (next, end) = (self.next, self.progress.borrow().end);
+            self.next = self.group.first_kept(next).min(end).max(next);
+            if self.next > next {
+                return Ok(Fetched::Deleted(next..self.next));
+            }
             let mut ahead = self.options.reads.ahead(self.options.bytes_max);
             match self.group.read(self.next, ahead.bytes).await {
                 Ok(read) => {
@@ -238,18 +243,26 @@ impl LogTail {
         }
     }
 
-    /// What is left of a batch, in batches of their own, and what was deleted of it.
+    /// What is left of a part of a batch, in batches of their own, and what was deleted of it.
     fn parts(
         &self,
         stored: &StoredBatch,
         whole: Range<Offset>,
         kept: Vec<Range<Offset>>,
     ) -> Result<Vec<Fetched>, ApiError> {
+        let kept: Vec<Range<Offset>> = kept
+            .into_iter()
+            .map(|range| range.start.max(whole.start)..range.end)
+            .filter(|range| !range.is_empty())
+            .collect();
+        if kept.is_empty() {
+            return Ok(vec![Fetched::Deleted(whole)]);
+        }
         let damaged = |error: BatchError| corrupt(stored.base_offset, &error.to_string());
         let partition = self.group.look(PartitionMachine::partition).ok_or_else(ApiError::out_of_turn)?;
         let batch = RecordBatch::decode(stored.batch.clone(), partition).map_err(damaged)?;
         let records = batch.records().map_err(damaged)?;
-        let mut records = (whole.start.get()..).map(Offset::new).zip(records).peekable();
+        let mut records = (stored.base_offset.get()..).map(Offset::new).zip(records).peekable();
         let (mut parts, mut from) = (Vec::new(), whole.start);
         for range in kept {
             let mut part = RecordBatchBuilder::new(partition, batch.header().codec, None);

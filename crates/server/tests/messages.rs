@@ -7,11 +7,13 @@ mod nodes;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use nodes::stream::Stream;
 use nodes::{Cluster, create, message, position, publish, publish_patiently, published, read_from, refusal, texts};
 use prost_types::Timestamp;
 use quorate_proto::v1;
 use quorate_proto::v1::message_service_client::MessageServiceClient;
 use quorate_proto::v1::position::{Earliest, Latest, Position};
+use quorate_proto::v1::subscribe_request::Request;
 use quorate_proto::v1::subscriber_service_client::SubscriberServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -96,7 +98,7 @@ async fn a_message_is_found_by_its_id_at_any_node_until_it_is_deleted() {
         assert_eq!(found.message_id, one[1].message_id);
     }
 
-    // In the middle of a batch, at its end, and a whole batch.
+    // In the middle of a batch, at its end, and a whole batch; their neighbours are found as before.
     let gone = [&one[1], &one[4], &other[0]].map(|published| published.message_id.clone());
     assert_eq!(delete(&address(&cluster, 2), &gone).await.unwrap(), (3, 0));
     assert_eq!(delete(&address(&cluster, 3), &gone).await.unwrap(), (0, 3), "it is done already");
@@ -104,6 +106,9 @@ async fn a_message_is_found_by_its_id_at_any_node_until_it_is_deleted() {
         assert_eq!(read(&address(&cluster, node), "orders").await, ["a", "c", "d"]);
         let refused = get(&address(&cluster, node), &gone[0]).await.unwrap_err();
         assert_eq!((refusal(&refused).0, &*refusal(&refused).1), (Code::NotFound, "MESSAGE_NOT_FOUND"));
+    }
+    for left in [&one[0], &one[2], &one[3]] {
+        assert_eq!(get(&address(&cluster, 1), &left.message_id).await.unwrap().offset, left.offset);
     }
     let topic = nodes::topics(&address(&cluster, 1)).await;
     let request = v1::GetTopicRequest { name: "orders".to_owned() };
@@ -230,6 +235,38 @@ async fn what_waits_for_a_subscription_is_deleted_too() {
     assert_eq!((refusal(&wrong).0, &*refusal(&wrong).2["field"]), (Code::InvalidArgument, "message_ids[1]"));
     let many = delete(&address(1), &vec![ids[0].clone(); 1001]).await.unwrap_err();
     assert_eq!((&*refusal(&many).2["value"], &*refusal(&many).2["limit"]), ("1001", "1000"));
+    cluster.stop().await;
+}
+
+/// What is deleted before it was handed out costs nobody credit, or a stream would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn deleted_messages_take_no_credit_and_hold_up_no_key() {
+    let cluster = Cluster::start(1).await;
+    let address = cluster.place(1).client;
+    create(&address, "orders", 1).await;
+    subscribe(&address, "billing").await;
+    let keyed = |data: String| v1::Message { ordering_key: "a".to_owned(), ..message(&data) };
+    let sent = (0..20).map(|number| keyed(number.to_string())).collect();
+    let request = v1::PublishRequest { topic: "orders".to_owned(), partition: None, messages: sent };
+    nodes::publisher(&address).await.publish(request).await.unwrap();
+    let mut stream = Stream::open(&address, "billing", 2).await;
+    let first = stream.at_least(2).await;
+    assert_eq!(texts_of(&first), ["0", "1"]);
+    // One waits for an hour and has the key wait with it; the rest lies ready.
+    let pause = Some(prost_types::Duration { seconds: 3_600, nanos: 0 });
+    let ack_ids = vec![first[0].ack_id.clone()];
+    stream.say(Request::Nack(v1::Nack { ack_ids, pause, ..Default::default() })).await;
+    while stream.settled.is_empty() {
+        tokio::time::timeout(Duration::from_millis(100), stream.deliveries()).await.unwrap_err();
+    }
+    let request = v1::PurgeMessagesRequest { topic: "orders".to_owned(), before: None, partitions: Vec::new() };
+    assert_eq!(messages(&address).await.purge_messages(request).await.unwrap().into_inner().deleted, 20);
+    let request =
+        v1::PublishRequest { topic: "orders".to_owned(), partition: None, messages: vec![keyed("new".to_owned())] };
+    nodes::publisher(&address).await.publish(request).await.unwrap();
+    stream.say(Request::Credit(v1::Credit { messages: 1, bytes: 1 << 20 })).await;
+    assert_eq!(texts_of(&stream.at_least(1).await), ["new"]);
+    drop(stream);
     cluster.stop().await;
 }
 

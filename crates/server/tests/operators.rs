@@ -94,6 +94,7 @@ async fn the_numbers_of_a_subscription_are_those_of_its_partitions_wherever_they
             partition,
             backlog_messages: 4,
             oldest_unacknowledged_age: Some(age),
+            depths: vec![v1::PriorityDepth { priority: 0, ready: 4, waiting: 0 }],
             ..Default::default()
         };
         assert_eq!(status, expected);

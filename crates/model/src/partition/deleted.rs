@@ -85,6 +85,11 @@ impl Deleted {
         self.places.contains(Place::at(offset))
     }
 
+    /// The first offset from `offset` on that wasn't.
+    pub fn first_kept(&self, offset: Offset) -> Offset {
+        self.places.first_unsettled(Place::at(offset)).offset
+    }
+
     /// What of a part of the log is left, in order.
     pub fn kept(&self, range: Range<Offset>) -> impl Iterator<Item = Range<Offset>> {
         self.places.gaps(places_of(&range)).map(|gap| offsets_of(&gap))
@@ -121,6 +126,7 @@ mod tests {
         assert_eq!((deleted.deletions(), deleted.count()), (2, 6), "nothing has changed");
         assert_eq!(deleted.kept(range(1, 12)).collect::<Vec<_>>(), [range(6, 9), range(10, 12)]);
         assert_eq!(deleted.kept(range(2, 4)).next(), None);
+        assert_eq!([2, 6, 9].map(|offset| deleted.first_kept(Offset::new(offset)).get()), [6, 6, 10]);
         assert_eq!(deleted.kept(range(7, 8)).collect::<Vec<_>>(), [range(7, 8)]);
         assert!(deleted.contains(Offset::new(5)) && !deleted.contains(Offset::new(6)));
     }

@@ -192,8 +192,8 @@ impl PartitionMachine {
             PartitionCommand::Restore { subscription, request, snapshot } => {
                 let changes = self.skip(index);
                 let ends = self.lanes.ends().chain([(Lane::LOG, Place::at(self.next_offset))]).collect();
-                let log_start = self.log_start();
-                let start = self.subscriptions.restore(subscription, request, &snapshot, log_start, &ends);
+                let log = self.log_start()..self.next_offset;
+                let start = self.subscriptions.restore(subscription, request, &snapshot, log, &ends);
                 Applied { reply: Reply::Seeked(start), changes, effects: Vec::new() }
             }
             PartitionCommand::Delete { ranges } => {

@@ -203,12 +203,15 @@ impl World {
         self.read(reads, at_a_time);
         let has_ready = self.dispatcher.has_ready(self.now_ms);
         let before = self.purses.0.values().sum::<u64>();
-        let deliveries = if has_ready { self.dispatcher.take(self.now_ms, &mut self.purses) } else { Vec::new() };
+        let deliveries =
+            if has_ready { self.dispatcher.take(self.now_ms, &mut self.purses, |_| false) } else { Vec::new() };
         self.reference.delivered(&deliveries, self.now_ms);
         let after: u64 = self.purses.0.values().sum();
         assert_eq!(before - after, deliveries.len() as u64);
         let ready = self.reference.ready(self.now_ms);
-        assert!(after == 0 || ready.is_empty(), "at {}, nobody gets {ready:?}", self.now_ms);
+        // Beyond the bound on intervals what is new waits until older messages are settled; that it comes is checked at the end.
+        let may_wait = self.program.bounds.intervals < 100;
+        assert!(may_wait || after == 0 || ready.is_empty(), "at {}, nobody gets {ready:?}", self.now_ms);
         let term = self.term;
         self.handed.extend(deliveries.iter().map(|delivery| {
             let (lease, position) = (delivery.lease, delivery.position);

@@ -152,6 +152,7 @@ impl Leader {
         self.last.clear();
         let mut out = String::new();
         self.dispatcher().trim_to(partition.log_start());
+        self.dispatcher().delete(|offset| partition.deleted().contains(offset));
         self.dispatcher().set_end(Lane::LOG, Place::at(partition.next_offset()));
         partition.lanes().ends().for_each(|(lane, end)| self.dispatcher().set_end(lane, end));
         while let Some(want) = self.dispatcher().wants() {
@@ -174,13 +175,8 @@ impl Leader {
                 }
             }
         }
-        for Delivery { session, lease, position, attempt, error } in self.take(now_ms) {
+        for Delivery { session, lease, position, attempt, error } in self.take(now_ms, partition) {
             let offset = position.offset();
-            if partition.deleted().contains(offset) {
-                writeln!(out, "{offset} was deleted").unwrap();
-                self.dispatcher().discard(lease);
-                continue;
-            }
             self.leases.insert(offset, (lease, position));
             self.last.push((position, lease));
             let key = &self.messages[offset.get() as usize].key;
@@ -191,8 +187,9 @@ impl Leader {
         out
     }
 
-    fn take(&mut self, now_ms: u64) -> Vec<Delivery> {
-        self.dispatcher.as_mut().unwrap().take(now_ms, &mut self.credits)
+    fn take(&mut self, now_ms: u64, partition: &PartitionMachine) -> Vec<Delivery> {
+        let is_deleted = |offset| partition.deleted().contains(offset);
+        self.dispatcher.as_mut().unwrap().take(now_ms, &mut self.credits, is_deleted)
     }
 
     fn candidates(&self, Position { lane, place: from }: Position, upto: Place) -> Vec<Candidate> {

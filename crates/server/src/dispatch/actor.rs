@@ -128,6 +128,8 @@ struct Desk {
     /// When what was passed over is settled at the latest.
     settle_all_at: Option<Instant>,
     log_start: Offset,
+    /// How often messages had been deleted when that was last looked at.
+    deletions: u64,
 }
 
 /// Time that doesn't jump while a leader leads, whatever the wall clock does.
@@ -185,6 +187,7 @@ impl Desk {
             last_waiter: 0,
             clock: Clock { begun: Instant::now(), begun_ms: env.wall_clock_ms() },
             log_start,
+            deletions: 0,
             progress,
             leadership,
             map,
@@ -298,16 +301,13 @@ impl Desk {
             confirm(&self.group).await?;
             self.still_leading()?;
         }
-        let deliveries = self.dispatcher.take(now_ms, &mut Purses(&self.sessions));
+        let group = self.group.clone();
+        let deliveries = self.dispatcher.take(now_ms, &mut Purses(&self.sessions), |offset| group.is_deleted(offset));
         let mut by_session: BTreeMap<SessionId, Vec<v1::Delivery>> = BTreeMap::new();
         for delivery in deliveries {
             let session = delivery.session;
             // Removed by retention since it was read: there is nothing to deliver, and nothing to settle.
             if delivery.position.offset() < self.progress.borrow().log_start {
-                continue;
-            }
-            if self.group.is_deleted(delivery.position.offset()) {
-                self.dispatcher.discard(delivery.lease);
                 continue;
             }
             let record = self.records.record(delivery.position.offset()).await.map_err(End::Read)?;

@@ -7,7 +7,7 @@ use quorate_consensus::{RaftGroup, ReadError};
 use quorate_model::partition::subscription::{Lane, Place, Settled, SubscriptionState};
 use quorate_model::{Offset, PartitionMachine};
 
-use crate::limits::{DEPTH_PLACES, DEPTH_PLACES_AT_ONCE};
+use crate::limits::DEPTH_PLACES_AT_ONCE;
 
 /// What isn't settled.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -42,13 +42,13 @@ impl Counting {
     }
 
     /// Counts what stands in the log, without those that have a place of their own, and those in their places.
-    pub(super) async fn count(self, group: &RaftGroup) -> Result<Depth, ReadError> {
+    pub(super) async fn count(self, group: &RaftGroup, most: usize) -> Result<Depth, ReadError> {
         let mut depth = Depth::default();
         let mut in_log: u64 = self.unsettled.iter().map(count).sum();
-        let mut left = DEPTH_PLACES;
+        let mut left = most;
         for (lane, settled) in &self.lanes {
             let mut from = Place::FIRST;
-            loop {
+            while left > 0 {
                 let places = group.places(*lane, from..Place::LAST, DEPTH_PLACES_AT_ONCE.min(left)).await?;
                 let Some(last) = places.last() else { break };
                 from = last.next();

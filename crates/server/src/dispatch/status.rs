@@ -15,7 +15,7 @@ use super::Dispatch;
 use super::depth::{Counting, Depth};
 use super::records::Records;
 use crate::api::error::ApiError;
-use crate::limits::OLDEST_REMEMBERED;
+use crate::limits::{DEPTH_PLACES, OLDEST_REMEMBERED};
 
 impl Dispatch {
     /// With what waits by priority, which has to be counted.
@@ -32,7 +32,8 @@ impl Dispatch {
             None => Counting::of(machine, &SubscriptionState::new(start)),
         });
         // Whoever looks gets what there is; what failed is in the log, and the group finds out by itself.
-        let Some(Ok(depth)) = OptionFuture::from(counting.map(|counting| counting.count(group))).await else {
+        let Some(Ok(depth)) = OptionFuture::from(counting.map(|counting| counting.count(group, DEPTH_PLACES))).await
+        else {
             return v1::SubscriptionPartitionStatus { depths_partial: true, ..status };
         };
         let Depth { ready, waiting, is_partial } = depth;

@@ -12,6 +12,7 @@ mod snapshot;
 mod standing;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -208,11 +209,11 @@ impl Subscriptions {
         subscription: SubscriptionId,
         request: u64,
         snapshot: &Snapshot,
-        log_start: Offset,
+        log: Range<Offset>,
         ends: &BTreeMap<Lane, Place>,
     ) -> Offset {
         let seeks = self.seeks;
-        let start = self.seek(subscription, request, snapshot.start().max(log_start));
+        let start = self.seek(subscription, request, snapshot.start().min(log.end).max(log.start));
         if self.seeks > seeks
             && let Some(state) = self.states.get_mut(&subscription)
         {
@@ -333,7 +334,7 @@ impl SubscriptionState {
     fn trim_to(&mut self, log_start: Offset) {
         let gone = Place::FIRST..Place::at(log_start);
         if let Some(log) = self.lanes.get(&Lane::LOG) {
-            let offsets = |places: std::ops::Range<Place>| places.end.offset.checked_since(places.start.offset);
+            let offsets = |places: Range<Place>| places.end.offset.checked_since(places.start.offset);
             self.tally.lost += log.gaps(gone.clone()).filter_map(offsets).sum::<u64>();
         }
         for (_, settled) in self.lanes.iter_mut().filter(|(lane, _)| !lane.delayed) {

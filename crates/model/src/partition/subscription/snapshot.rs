@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Lane, Place, Settled, SubscriptionState};
 use crate::codec::{self, CodecError};
 use crate::ids::{Offset, TopicId};
-use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::limits::{SETTLEMENT_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 
 const VERSION: u8 = 1;
 const CRC_BYTES: usize = 4;
@@ -69,7 +69,7 @@ impl Snapshot {
 
     /// Reads one that another node sent.
     pub fn decode(bytes: &Bytes) -> Result<Self, CodecError> {
-        codec::decode("snapshot of a partition", VERSION, SNAPSHOT_BYTES_MAX, bytes)
+        codec::decode("snapshot of a partition", VERSION, SETTLEMENT_BYTES_MAX, bytes)
     }
 
     /// Nothing before it is delivered.
@@ -82,8 +82,8 @@ impl Snapshot {
         &'a self,
         ends: &'a BTreeMap<Lane, Place>,
     ) -> impl Iterator<Item = (Lane, Range<Place>)> + 'a {
-        self.lanes.iter().flat_map(move |(lane, settled)| {
-            let end = ends.get(lane).copied().unwrap_or(Place::FIRST);
+        let known = self.lanes.iter().filter_map(|(lane, settled)| Some((lane, settled, *ends.get(lane)?)));
+        known.flat_map(|(lane, settled, end)| {
             settled.intervals().map(move |places| (*lane, places.start..places.end.min(end)))
         })
     }

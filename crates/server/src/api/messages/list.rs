@@ -53,6 +53,9 @@ impl Messages {
             }
             partitions.retain(|partition| request.partitions.contains(&partition.id.index));
         }
+        if resume.is_some_and(|(index, _)| partitions.iter().all(|partition| partition.id.index != index)) {
+            return Err(paging::invalid_token(&request.page_token));
+        }
         let wanted = Wanted {
             filter: (!request.filter.is_empty()).then(|| Filter::compile(&request.filter)).transpose()?,
             ordering_key: request.ordering_key,
@@ -71,7 +74,7 @@ impl Messages {
                     _ => self.open(&partition, start, deadline).await,
                 };
                 if let Some(next) = page.fill(fetch?, &partition, &wanted).await? {
-                    return Ok(format!("{TOKEN_PREFIX}{}:{next}", partition.id.index));
+                    return Ok(token(&partition, next));
                 }
             }
             Ok::<_, ApiError>(String::new())
@@ -89,7 +92,8 @@ impl Messages {
     async fn resume(&self, partition: &Partition, next: Offset, deadline: Deadline) -> Result<Fetch, ApiError> {
         match self.open(partition, Start::Offset(next), deadline).await {
             Err(error) if error.reason() == Reason::OffsetOutOfRange => {
-                self.open(partition, Start::Earliest, deadline).await
+                let fetch = self.open(partition, Start::Earliest, deadline).await?;
+                if fetch.start > next { Ok(fetch) } else { Err(paging::invalid_token(&token(partition, next))) }
             }
             other => other,
         }
@@ -138,9 +142,15 @@ impl Page {
 
     fn take(&mut self, partition: &Partition, offset: Offset, record: Record, without_data: bool) {
         let record = if without_data { Record { data: Default::default(), ..record } } else { record };
-        self.bytes += record.data.len();
+        let attributes: usize = record.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.bytes += record.data.len() + record.ordering_key.len() + attributes;
         self.messages.push(convert::received_message(partition.topic.as_str(), partition.id, offset, record));
     }
+}
+
+/// Where the next page goes on.
+fn token(partition: &Partition, next: Offset) -> String {
+    format!("{TOKEN_PREFIX}{}:{next}", partition.id.index)
 }
 
 /// The partition and offset where a page begins.

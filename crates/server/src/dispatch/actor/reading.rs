@@ -12,10 +12,15 @@ use super::{Desk, End};
 impl Desk {
     /// Reads what the dispatcher wants, once; whether there may be more.
     pub(super) async fn read_ahead(&mut self) -> Result<bool, End> {
-        let Progress { log_start, end, .. } = *self.progress.borrow_and_update();
+        let Progress { log_start, end, deletions, .. } = *self.progress.borrow_and_update();
         if log_start > self.log_start {
             self.log_start = log_start;
             self.dispatcher.trim_to(log_start);
+        }
+        if deletions > self.deletions {
+            self.deletions = deletions;
+            let group = self.group.clone();
+            self.dispatcher.delete(|offset| group.is_deleted(offset));
         }
         self.dispatcher.set_end(Lane::LOG, Place::at(end));
         let Some(want) = self.dispatcher.wants() else { return Ok(false) };

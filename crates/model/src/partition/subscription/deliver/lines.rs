@@ -111,6 +111,11 @@ impl Lines {
         next
     }
 
+    /// Whether no line goes on in the log.
+    pub(super) fn is_complete(&self) -> bool {
+        self.short.is_empty()
+    }
+
     /// Where the log is to be read again, and for which key, if that may be.
     pub(super) fn wanted(&self, may_be: impl Fn(KeyHash, Lane) -> bool) -> Option<(KeyHash, Position)> {
         self.short.iter().find_map(|key| {

@@ -297,8 +297,13 @@ impl Dispatcher {
         self.sessions.insert(session);
     }
 
-    /// Hands out what is ready, by turns to those with credit.
-    pub fn take(&mut self, now_ms: u64, credits: &mut impl Credits) -> Vec<Delivery> {
+    /// Hands out what is ready, by turns to those with credit; what was deleted is done with, and costs nobody's.
+    pub fn take(
+        &mut self,
+        now_ms: u64,
+        credits: &mut impl Credits,
+        is_deleted: impl Fn(Offset) -> bool,
+    ) -> Vec<Delivery> {
         self.round += 1;
         self.make_due(now_ms);
         let (mut deliveries, mut without, mut keys_in_vain) = (Vec::new(), BTreeSet::new(), None);
@@ -311,6 +316,10 @@ impl Dispatcher {
             }
             if (1..=now_ms).contains(&next.parcel.expires_ms) {
                 self.let_expire(position);
+                continue;
+            }
+            if is_deleted(position.offset()) {
+                self.withdraw_for_good(position, next.key);
                 continue;
             }
             if next.key.is_some_and(|key| self.lines.is_forgotten(key, position)) {
@@ -432,7 +441,7 @@ mod tests {
         let place = Place::at(Offset::ZERO);
         let parcel = Parcel { bytes: 1, expires_ms: 0 };
         dispatcher.offer(Lane::LOG, place..place.next(), &[Candidate { place, parcel, key: None }]);
-        assert_eq!(dispatcher.take(5, &mut Endless).len(), 1);
+        assert_eq!(dispatcher.take(5, &mut Endless, |_| false).len(), 1);
         dispatcher.leave(SessionId(1), 10);
         assert!(dispatcher.settlement(false).is_some());
         dispatcher.confirmed();

@@ -1,5 +1,6 @@
 //! What is to be read next, and what becomes of it: ready, in line behind its key, or passed over.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::ready::Ready;
@@ -19,9 +20,13 @@ impl Dispatcher {
         let has_room = |lane| self.ready.len_of(lane) < self.bounds.read_ahead;
         // What is ready can't go out while as much is unsettled as may be, and so makes no room for what can.
         let is_stuck = self.leases.len() + self.retries.len() >= self.bounds.unsettled;
-        let is_in_vain = |key| self.retries.values().any(|retry| retry.key == Some(key));
+        let in_vain: BTreeSet<KeyHash> = if is_stuck && !self.lines.is_complete() {
+            self.retries.values().filter_map(|retry| retry.key).collect()
+        } else {
+            BTreeSet::new()
+        };
         if is_stuck || self.ends.keys().any(|lane| has_room(*lane)) {
-            let may_be = |key, lane| has_room(lane) || (is_stuck && is_in_vain(key));
+            let may_be = |key, lane| has_room(lane) || in_vain.contains(&key);
             if let Some((key, from)) = self.lines.wanted(may_be) {
                 return Some(Want::Key { key, from, upto: self.read_upto(from.lane) });
             }

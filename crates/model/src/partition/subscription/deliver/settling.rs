@@ -30,12 +30,20 @@ impl Dispatcher {
         self.answer_when_certain(waiter, Outcome::Done);
     }
 
-    /// What was to be delivered isn't there any more: the message was deleted.
-    pub fn discard(&mut self, lease: LeaseId) {
-        if let Some(Lease { position, key, .. }) = self.take_back(lease) {
-            self.done_with(position, key);
-            self.pending.urgent = true;
-        }
+    /// Messages were deleted: of those that came back nobody waits for the next attempt. What is in flight may be
+    /// acknowledged, and what wasn't delivered is found when its turn comes.
+    pub fn delete(&mut self, is_deleted: impl Fn(Offset) -> bool) {
+        let waits = |position: &Position| is_deleted(position.offset()) && self.leases.at(*position).is_none();
+        let waiting = self.retries.iter().filter(|(position, _)| waits(position));
+        let waiting: Vec<_> = waiting.map(|(position, retry)| (*position, retry.key)).collect();
+        waiting.into_iter().for_each(|(position, key)| self.withdraw_for_good(position, key));
+    }
+
+    /// A message that isn't in flight was deleted. Its key goes on when that is certain.
+    pub(super) fn withdraw_for_good(&mut self, position: Position, key: Option<KeyHash>) {
+        let key = self.withdraw(position, key.filter(|_| self.rules.ordered));
+        self.done_with(position, key);
+        self.pending.urgent = true;
     }
 
     fn done_with(&mut self, position: Position, key: Option<KeyHash>) {
