@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::subscription::{Place, Settled};
 use crate::ids::Offset;
 use crate::limits::DELETED_RANGES_MAX;
+use crate::reason::Reason;
 
 /// The deleted offsets of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,18 @@ pub enum DeletionRejected {
          be deleted, and others when retention has removed some"
     )]
     TooScattered,
+}
+
+impl DeletionRejected {
+    /// The entry of the error table.
+    pub fn reason(&self) -> Reason {
+        Reason::TooManyDeleted
+    }
+
+    /// Facts for a program.
+    pub fn metadata(&self) -> Vec<(&'static str, String)> {
+        vec![("field", "message_ids".to_owned()), ("limit", DELETED_RANGES_MAX.to_string())]
+    }
 }
 
 impl Deleted {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use prost::Message as _;
 use quorate_consensus::{Overload, ProposeError, ReadError, TransferError};
 use quorate_model::{
-    AppendRejected, BatchError, ClusterMap, Executed, MetaRejected, NameError, NodeId, Offset, Reason, RecordError,
-    Replica, RetryAdvice,
+    AppendRejected, BatchError, ClusterMap, DeletionRejected, Executed, MetaRejected, NameError, NodeId, Offset,
+    Reason, RecordError, Replica, RetryAdvice,
 };
 use quorate_proto::v1;
 use quorate_storage::ReadRecordsError;
@@ -338,7 +338,7 @@ macro_rules! from_model {
         }
     )*};
 }
-from_model!(NameError, RecordError, BatchError, AppendRejected, MetaRejected);
+from_model!(NameError, RecordError, BatchError, AppendRejected, DeletionRejected, MetaRejected);
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {

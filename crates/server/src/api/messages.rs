@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use quorate_model::limits::{DELETED_RANGES_MAX, DELETIONS_MAX};
+use quorate_model::limits::DELETIONS_MAX;
 use quorate_model::{
     Executed, MessageId, Offset, PartitionCommand, PartitionId, Reason, Record, RecordBatch, Reply, TopicName,
 };
@@ -124,10 +124,9 @@ impl Messages {
         let executed = self.front.router.execute(partition.target(), command, Routing::Forward, deadline).await;
         match executed.map_err(|error| self.front.route_error(error, &label, Routing::Forward))? {
             Reply::Deleted(Ok(deleted)) => Ok(deleted),
-            Reply::Deleted(Err(rejected)) => Err(ApiError::new(Reason::TooManyDeleted, format!("{label}: {rejected}"))
-                .with("limit", &DELETED_RANGES_MAX)
-                .with("topic", &partition.topic)
-                .with("partition", &partition.id.index)),
+            Reply::Deleted(Err(rejected)) => {
+                Err(ApiError::from(rejected).with("topic", &partition.topic).with("partition", &partition.id.index))
+            }
             other => Err(ApiError::internal(format!("{label} answered a deletion with {other:?}"))),
         }
     }

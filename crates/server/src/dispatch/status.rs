@@ -8,7 +8,7 @@ use futures::future::OptionFuture;
 use quorate_consensus::RaftGroup;
 use quorate_model::partition::subscription::deliver::Gauges;
 use quorate_model::partition::subscription::{Snapshot, SubscriptionState};
-use quorate_model::{GroupId, Offset, PartitionId, SubscriptionId};
+use quorate_model::{GroupId, Offset, PartitionId, PartitionMachine, SubscriptionId};
 use quorate_proto::v1;
 
 use super::Dispatch;
@@ -27,10 +27,7 @@ impl Dispatch {
         start: Offset,
     ) -> v1::SubscriptionPartitionStatus {
         let status = self.status(group, partition, subscription, start).await;
-        let counting = group.look(|machine| match machine.subscriptions().get(subscription) {
-            Some(state) => Counting::of(machine, state),
-            None => Counting::of(machine, &SubscriptionState::new(start)),
-        });
+        let counting = look(group, subscription, start, Counting::of);
         // Whoever looks gets what there is; what failed is in the log, and the group finds out by itself.
         let Some(Ok(depth)) = OptionFuture::from(counting.map(|counting| counting.count(group, DEPTH_PLACES))).await
         else {
@@ -63,12 +60,8 @@ impl Dispatch {
         start: Offset,
     ) -> v1::SubscriptionPartitionStatus {
         let now_ms = self.env.wall_clock_ms();
-        let standing = group.look(|machine| {
-            let log = machine.log_start()..machine.next_offset();
-            match machine.subscriptions().get(subscription) {
-                Some(state) => state.standing(log, machine.deleted(), now_ms),
-                None => SubscriptionState::new(start).standing(log, machine.deleted(), now_ms),
-            }
+        let standing = look(group, subscription, start, |machine, state| {
+            state.standing(machine.log_start()..machine.next_offset(), machine.deleted(), now_ms)
         });
         let standing = standing.unwrap_or_default();
         let gauges = self.gauges(group.id(), subscription).unwrap_or_default();
@@ -106,11 +99,7 @@ impl Dispatch {
         start: Offset,
     ) -> Result<Snapshot, ApiError> {
         group.read_barrier().await.map_err(|error| ApiError::from_barrier(error, what))?;
-        let snapshot = group.look(|machine| match machine.subscriptions().get(subscription) {
-            Some(state) => state.snapshot(),
-            None => SubscriptionState::new(start).snapshot(),
-        });
-        snapshot.ok_or_else(ApiError::out_of_turn)
+        look(group, subscription, start, |_, state| state.snapshot()).ok_or_else(ApiError::out_of_turn)
     }
 
     /// What the actor of a subscription has in hand; `None` if there is no actor.
@@ -142,4 +131,17 @@ impl Dispatch {
         oldest.insert(key, (offset, record.timestamp_ms));
         Some(record.timestamp_ms)
     }
+}
+
+/// A look at a subscription as it stands in a partition, or will where it hasn't begun.
+fn look<T>(
+    group: &RaftGroup,
+    subscription: SubscriptionId,
+    start: Offset,
+    at: impl FnOnce(&PartitionMachine, &SubscriptionState) -> T,
+) -> Option<T> {
+    group.look(|machine| match machine.subscriptions().get(subscription) {
+        Some(state) => at(machine, state),
+        None => at(machine, &SubscriptionState::new(start)),
+    })
 }
